@@ -1,0 +1,1 @@
+"""Mesh and splat rasterizers: one signature each, whatever the device."""
