@@ -57,7 +57,7 @@ def rasterize_mesh(
         raise ValueError(f"vertices: expected shape (V, 3), found {points.shape}")
     if triangles.ndim != 2 or triangles.shape[1] != 3:
         raise ValueError(f"faces: expected shape (F, 3), found {triangles.shape}")
-    if triangles.size and not (0 <= triangles.min() and triangles.max() < len(points)):
+    if triangles.size and not (triangles.min() >= 0 and triangles.max() < len(points)):
         raise ValueError(
             f"faces: indices must lie in [0, {len(points)}), "
             f"found {triangles.min()}..{triangles.max()}"

@@ -126,7 +126,7 @@ def test_interpolation_has_exact_gradients() -> None:
 def test_normals_of_a_sphere_point_outwards() -> None:
     vertices, faces = (torch.from_numpy(array) for array in sphere(2.0, 60, 90))
     normals = vertex_normals(vertices, faces)
-    off_poles = slice(90, -90)
+    off_poles = slice(5 * 90, -5 * 90)
     np.testing.assert_allclose(normals[off_poles], vertices[off_poles] / 2.0, atol=5e-3)
     batched = vertex_normals(torch.stack([vertices, 3 * vertices]), faces)
     np.testing.assert_allclose(batched[1], normals, atol=1e-12)
