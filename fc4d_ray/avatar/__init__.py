@@ -1,0 +1,1 @@
+"""Gaussians bound to a mesh: binding, density control, COIN, trainer, playback, file formats."""
