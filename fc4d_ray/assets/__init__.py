@@ -1,3 +1,3 @@
-"""Model files: what they are, whether they are here, and how they are read without trusting them."""
+"""Model files: what they are, whether they are here, and a reader that never trusts them."""
 
 from __future__ import annotations
