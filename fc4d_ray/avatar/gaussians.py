@@ -97,7 +97,7 @@ class Gaussians:
 
     @staticmethod
     def from_arrays(arrays: Mapping[str, NDArray]) -> Gaussians:
-        """Inverse of ``to_arrays``; raises ``KeyError`` or ``ValueError`` on missing, bad shapes."""
+        """Inverse of ``to_arrays``; ``KeyError`` on missing, ``ValueError`` on misshapen ones."""
         learned = {n: torch.from_numpy(np.array(arrays[n], np.float32)) for n in LEARNED}
         binding = torch.from_numpy(np.array(arrays["binding"], np.int64))
         return Gaussians(**learned, binding=binding)

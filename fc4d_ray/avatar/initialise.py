@@ -18,7 +18,7 @@ _NORMAL_AXIS = 1
 def initialise(
     n_faces: int, *, sh_degree: int = 3, generator: torch.Generator, opacity: float = 0.1
 ) -> Gaussians:
-    """One splat in the middle of every face, as large as the face, nearly grey (GaussianAvatars)."""
+    """One nearly grey splat in the middle of every face, as large as it (GaussianAvatars)."""
     return Gaussians(
         positions=torch.zeros(n_faces, 3),
         log_scales=torch.zeros(n_faces, 3),

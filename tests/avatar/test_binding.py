@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -14,29 +12,6 @@ from fc4d_ray.avatar.binding import (
     quaternion_to_matrix,
 )
 from fc4d_ray.avatar.gaussians import Gaussians
-
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-KIT = SHARED / "parity" / "gaussian_avatar" / "vectors_seed0.npz"
-
-
-@pytest.fixture(scope="module")
-def kit() -> dict[str, np.ndarray]:
-    if not KIT.exists():
-        pytest.skip("the gaussian_avatar parity kit is not beside the repository")
-    with np.load(KIT) as file:
-        return dict(file)
-
-
-@pytest.fixture(scope="module")
-def fill():
-    if not KIT.exists():
-        pytest.skip("the gaussian_avatar parity kit is not beside the repository")
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("parity_fill", SHARED / "parity" / "fill.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.fill
 
 
 def kit_gaussians(kit, dtype=torch.float64) -> Gaussians:
