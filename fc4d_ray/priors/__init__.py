@@ -1,0 +1,3 @@
+"""What invents the unseen: geometry, views, motion."""
+
+from __future__ import annotations
