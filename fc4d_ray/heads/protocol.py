@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -16,8 +18,8 @@ class PosableMesh(Protocol):
     """
 
     @property
-    def faces(self) -> Tensor:
-        """(F, 3) int64 vertex indices, counter-clockwise seen from outside."""
+    def faces(self) -> Tensor | NDArray[np.integer]:
+        """(F, 3) vertex indices, counter-clockwise seen from outside."""
 
     @property
     def parameter_sizes(self) -> dict[str, int]:
@@ -26,5 +28,6 @@ class PosableMesh(Protocol):
     def pose(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """Vertices (T, V, 3) in metres, world frame, for parameters of shape (T, d) each.
 
-        Differentiable with respect to every parameter. A parameter left out is zero.
+        Differentiable with respect to every parameter.
+        Takes exactly the parameters of ``parameter_sizes``.
         """

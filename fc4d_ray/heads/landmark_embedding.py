@@ -1,0 +1,93 @@
+"""Where the 68 iBUG landmarks lie on a head mesh, found by looking at it.
+
+The template is rendered from the front with plain shading and dark brows, irises and lips, the
+68-point detector that will see the portraits marks the render, and each mark is cast back to a
+triangle and barycentrics. Detector and embedding then share their idea of each landmark.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fc4d_ray.cameras import Camera, look_at, pixel_centres
+from fc4d_ray.errors import FitFailed
+from fc4d_ray.heads.rig import Region
+
+_SIZE = 640
+_SIDES = [16 - i for i in range(17)] + [26 - i for i in range(10)] + [27, 28, 29, 30]
+_SIDES += [35, 34, 33, 32, 31] + [45, 44, 43, 42, 47, 46] + [39, 38, 37, 36, 41, 40]
+_SIDES += [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55] + [64, 63, 62, 61, 60, 67, 66, 65]
+MIRRORED_LANDMARK: tuple[int, ...] = tuple(_SIDES)
+"""``MIRRORED_LANDMARK[i]`` is landmark ``i``'s partner on the other side of the face."""
+
+
+def embed_landmarks(
+    vertices: NDArray[np.floating], faces: NDArray[np.integer], region: NDArray[np.uint8]
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Faces (68,) and barycentrics (68, 3) of the landmarks on a neutral, symmetric head.
+
+    Raises ``FitFailed`` where the detector finds no face on the render.
+    """
+    from fc4d_ray.rendering.mesh import rasterize_mesh
+
+    camera = _frontal_camera(vertices)
+    fragments = rasterize_mesh(vertices, faces, camera)
+    marks = _detect(_shade(vertices, faces, region, camera, fragments))
+    # The detector is not symmetric; the head is.
+    mirrored = marks[list(MIRRORED_LANDMARK)]
+    marks = 0.5 * (marks + np.stack([_SIZE - mirrored[:, 0], mirrored[:, 1]], 1))
+    hit = fragments.face >= 0
+    centres = pixel_centres(_SIZE, _SIZE)[hit]
+    landmark_faces = np.zeros(68, np.int32)
+    barycentric = np.zeros((68, 3), np.float32)
+    for i, mark in enumerate(marks):
+        nearest = np.argmin(((centres - mark) ** 2).sum(1))
+        landmark_faces[i] = fragments.face[hit][nearest]
+        barycentric[i] = fragments.barycentric[hit][nearest]
+    return landmark_faces, barycentric
+
+
+def _frontal_camera(vertices: NDArray) -> Camera:
+    """A telephoto view of the face, 0.3 m across."""
+    target = np.array([0.0, -0.02, 0.0])
+    focal = 4.0 * _SIZE / 0.32
+    K = np.array([[focal, 0, _SIZE / 2], [0, focal, _SIZE / 2], [0, 0, 1]], np.float64)
+    return Camera(K, look_at(target + [0, 0, 4.0], target), _SIZE, _SIZE)
+
+
+def _shade(vertices, faces, region, camera, fragments) -> NDArray[np.uint8]:
+    from fc4d_ray.rendering.mesh import interpolate, vertex_normals
+
+    points = torch.as_tensor(np.asarray(vertices, np.float32))
+    index = torch.as_tensor(np.asarray(faces)).long()
+    normals = vertex_normals(points, index)
+    light = torch.nn.functional.normalize(torch.tensor([0.15, 0.35, 1.0]), dim=0)
+    shade = (normals @ light).clamp(0, 1) * 0.75 + 0.2
+    albedo = torch.tensor([0.85, 0.66, 0.56]).repeat(len(points), 1)
+    eye = torch.as_tensor(region == Region.EYE)
+    albedo[eye] = torch.tensor([0.9, 0.9, 0.9])
+    for side in (points[:, 0] > 0, points[:, 0] < 0):
+        ball = points[eye & side]
+        centre = torch.stack([ball[:, 0].mean(), ball[:, 1].mean(), ball[:, 2].max()])
+        iris = eye & side & ((points - centre).norm(dim=1) < 0.008)
+        albedo[iris] = torch.tensor([0.2, 0.13, 0.1])
+        # Eyebrow: a dark arch 20 mm above the eye.
+        dx, dy = points[:, 0] - centre[0], points[:, 1] - centre[1]
+        arch = 0.021 - 9.0 * dx.square()
+        brow = ~eye & side & (dx.abs() < 0.022) & ((dy - arch).abs() < 0.0045)
+        albedo[brow & (points[:, 2] > 0)] = torch.tensor([0.25, 0.17, 0.12])
+    colour = interpolate(albedo * shade[:, None], index, fragments).numpy()
+    image = np.where((fragments.face >= 0)[..., None], colour, 0.35)
+    return (image.clip(0, 1) * 255).astype(np.uint8)
+
+
+def _detect(image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    from fc4d_ray.portraits.dlib_models import FaceModels
+
+    models = FaceModels()
+    found = models.find_hog(image, upsample=0, threshold=-0.5)
+    if not found:
+        raise FitFailed("no face was detected on the head model's own render")
+    return models.landmarks(image, found[0].box)

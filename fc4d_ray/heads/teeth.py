@@ -1,0 +1,75 @@
+"""Two rows of teeth for head models that have none.
+
+Each row is an arch behind the lips: a front wall, a chewing edge and a short back wall, sampled
+densely enough that single teeth can be painted on it. Upper teeth are fixed to the skull, lower
+ones to the jaw.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+COLUMNS = 33
+"""Points along an arch, odd so that one lies on the mid-line."""
+
+TEETH_PER_ROW = 12
+_ROWS = 6  # root … edge on the front wall, then edge … root on the back wall
+
+
+@dataclass(frozen=True)
+class TeethRows:
+    """Both rows in the head frame."""
+
+    vertices: NDArray[np.float32]  # [V, 3] metres
+    faces: NDArray[np.int32]  # [F, 3]
+    is_lower: NDArray[np.bool_]  # [V]
+    mirror: NDArray[np.int32]  # [V] partner on the other side
+
+
+def make_teeth(landmarks: NDArray[np.floating]) -> TeethRows:
+    """Rows that fit the mouth of a neutral face with these landmarks (68, 3), metres."""
+    left, right = landmarks[54], landmarks[48]
+    width = np.linalg.norm(left - right)
+    centre = 0.5 * (landmarks[62] + landmarks[66])
+    # Anatomy: the arch is a little narrower than the mouth and lies behind the lips; the edges
+    # of the upper incisors hang just below the line where the lips meet.
+    upper = _row(centre + [0, -0.0015, -0.0085], width * 0.43, height=0.0105, sign=1.0)
+    lower = _row(centre + [0, -0.0020, -0.0115], width * 0.39, height=0.0095, sign=-1.0)
+    faces = _strip_faces()
+    count = len(upper)
+    mirror = np.arange(count).reshape(_ROWS, COLUMNS)[:, ::-1].ravel()
+    return TeethRows(
+        vertices=np.concatenate([upper, lower]).astype(np.float32),
+        faces=np.concatenate([faces, faces[:, ::-1] + count]).astype(np.int32),
+        is_lower=np.arange(2 * count) >= count,
+        mirror=np.concatenate([mirror, mirror + count]).astype(np.int32),
+    )
+
+
+def tooth_row_shade() -> NDArray[np.float32]:
+    """Albedo factor (V,) in 0…1 of both rows: bright crowns, darker gaps, gums and far ends of the arch."""
+    column = np.tile(np.linspace(-1, 1, COLUMNS), _ROWS)
+    gap = np.abs(np.sin(np.pi * TEETH_PER_ROW / 2 * np.arcsin(column * 0.98) / (np.pi / 2)))
+    row = np.repeat(np.array([0.75, 0.95, 1.0, 0.8, 0.5, 0.4]), COLUMNS)
+    one = row * (0.80 + 0.20 * gap.clip(0, 0.35) / 0.35) * (1.0 - 0.45 * np.abs(column) ** 3)
+    return np.concatenate([one, one * 0.92]).astype(np.float32)
+
+
+def _row(edge_centre: NDArray, half_width: float, height: float, sign: float) -> NDArray:
+    """One arch (rows * columns, 3); ``sign`` +1 for the upper row, whose roots point up."""
+    t = np.linspace(-1, 1, COLUMNS)
+    arch = np.stack([half_width * t, np.zeros(COLUMNS), -0.85 * half_width * np.abs(t) ** 2.2], 1)
+    lift = np.array([1.0, 0.5, 0.0, 0.0, 0.5, 1.0]) * height * sign
+    inward = np.array([0.0012, 0.0002, 0.0, 0.0035, 0.005, 0.006])
+    rows = [edge_centre + arch * [1 - d * 8, 1, 1] + [0, h, -d] for h, d in zip(lift, inward)]
+    return np.concatenate(rows)
+
+
+def _strip_faces() -> NDArray[np.int32]:
+    grid = np.arange(_ROWS * COLUMNS).reshape(_ROWS, COLUMNS)
+    a, b, c, d = grid[:-1, :-1], grid[:-1, 1:], grid[1:, :-1], grid[1:, 1:]
+    quads = np.stack([a, c, d, a, d, b], -1).reshape(-1, 3)
+    return quads

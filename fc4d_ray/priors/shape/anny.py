@@ -1,0 +1,147 @@
+"""Shape prior ``anny``: the embedded head fitted to one portrait.
+
+The fitted expression becomes the rig's rest: the person as photographed. Driving is relative to it
+(paper section 3.3: relative expression): action ``a`` in 0…1 moves from the rest's value of that
+action to 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fc4d_ray.cameras import Camera, orbit_azimuths, orbit_camera, view_name
+from fc4d_ray.errors import ConfigError
+from fc4d_ray.heads.anny import AnnyHead
+from fc4d_ray.heads.rig import HeadRig, Region
+from fc4d_ray.priors.shape.bust import presence
+from fc4d_ray.priors.shape.fitting import FitConfig, HeadFit, fit_head
+from fc4d_ray.priors.shape.outer_shell import OuterShell, ShellConfig, grow_outer_shell
+from fc4d_ray.priors.shape.surface_colour import SurfaceColour, complete_surface_colour
+from fc4d_ray.priors.shape.views import REFERENCE, ShapeView
+from fc4d_ray.rendering.mesh import interpolate, rasterize_mesh
+
+
+@dataclass(frozen=True)
+class AnnyShapeConfig:
+    """Shape stage of the embedded profile."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    view_size: int = 512
+    """Side of the 24 orbit views in pixels."""
+    fit: FitConfig = field(default_factory=FitConfig)
+    """Landmark fit."""
+    shell: ShellConfig = field(default_factory=ShellConfig)
+    """Hair and clothing around the fitted head."""
+
+    def __post_init__(self) -> None:
+        if not 64 <= self.view_size <= 2048:
+            raise ConfigError(f"shape.view_size must lie in 64…2048, got {self.view_size}")
+
+
+@dataclass(frozen=True)
+class FittedPerson:
+    """What the shape prior knows of one person."""
+
+    rig: HeadRig
+    """Head, teeth and outer shell at rest, in the head frame."""
+    camera: Camera
+    """The portrait's own camera, in the crop's pixels."""
+    colour: SurfaceColour
+    fit: HeadFit
+    hair_thickness_m: float
+
+
+def fit_person(
+    head: AnnyHead,
+    portrait: NDArray[np.uint8],  # [S, S, 3]
+    matte: NDArray[np.uint8],  # [S, S]
+    labels: NDArray[np.uint8],  # [S, S]
+    landmarks: NDArray[np.floating],  # [68, 2] px
+    config: AnnyShapeConfig,
+) -> FittedPerson:
+    """Camera, identity, expression, outer shell and coarse colour of the portrayed person.
+
+    Raises ``FitFailed`` where the landmarks are not those of a face.
+    """
+    fit = fit_head(head, landmarks, portrait.shape[0], config.fit)
+    bare = _rest_rig(head, fit)
+    shell = grow_outer_shell(bare, bare.neutral, fit.camera, matte, labels, config.shell)
+    rig = _with_shell(bare, shell)
+    mirror = np.concatenate([head.mirror, np.full(len(shell.vertices), -1, np.int32)])
+    colour = complete_surface_colour(
+        rig.neutral, rig.faces, rig.region, mirror, fit.camera, portrait, matte, labels
+    )
+    return FittedPerson(rig, fit.camera, colour, fit, shell.hair_thickness_m)
+
+
+def _rest_rig(head: AnnyHead, fit: HeadFit) -> HeadRig:
+    """The bare rig whose neutral is the photographed expression."""
+    rig = head.rig(fit.identity)
+    parameters = rig.neutral_parameters()
+    parameters["actions"] = torch.from_numpy(fit.actions)[None]
+    rest = rig.pose(parameters)[0].numpy()
+    remaining = (1.0 - fit.actions)[:, None, None]
+    return HeadRig(
+        neutral=rest,
+        faces=rig.faces,
+        action_basis=(rig.action_basis * remaining).astype(np.float32),
+        action_names=rig.action_names,
+        neck_pivot=rig.neck_pivot,
+        neck_weight=rig.neck_weight,
+        region=rig.region,
+        landmark_faces=rig.landmark_faces,
+        landmark_barycentric=rig.landmark_barycentric,
+    )
+
+
+def _with_shell(rig: HeadRig, shell: OuterShell) -> HeadRig:
+    """Append the shell: hair turns with the head, clothing stays with the torso."""
+    count = len(shell.vertices)
+    height = shell.vertices[:, 1]
+    hair_weight = np.clip((height + 0.17) / 0.11, 0, 1)
+    weight = np.where(shell.region == Region.HAIR, hair_weight, 0.0)
+    still = np.zeros((len(rig.action_basis), count, 3), np.float32)
+    return HeadRig(
+        neutral=np.concatenate([rig.neutral, shell.vertices]),
+        faces=np.concatenate([rig.faces, shell.faces + len(rig.neutral)]).astype(np.int32),
+        action_basis=np.concatenate([rig.action_basis, still], 1),
+        action_names=rig.action_names,
+        neck_pivot=rig.neck_pivot,
+        neck_weight=np.concatenate([rig.neck_weight, weight]).astype(np.float32),
+        region=np.concatenate([rig.region, shell.region]),
+        landmark_faces=rig.landmark_faces,
+        landmark_barycentric=rig.landmark_barycentric,
+    )
+
+
+def render_views(person: FittedPerson, config: AnnyShapeConfig) -> list[ShapeView]:
+    """The 24 orbit views and, last, the portrait's own view."""
+    cameras = [
+        (view_name(azimuth), azimuth, orbit_camera(azimuth, size=config.view_size))
+        for azimuth in orbit_azimuths()
+    ]
+    cameras.append((REFERENCE, person.fit.azimuth_deg, person.camera))
+    return [_render_view(person, *named) for named in cameras]
+
+
+def _render_view(person: FittedPerson, name: str, azimuth: float, camera: Camera) -> ShapeView:
+    rig = person.rig
+    faces = torch.as_tensor(rig.faces).long()
+    fragments = rasterize_mesh(rig.neutral, rig.faces, camera)
+    attributes = np.concatenate(
+        [person.colour.colour, presence(rig.neutral)[:, None]], 1
+    )
+    image = interpolate(torch.from_numpy(attributes), faces, fragments).numpy()
+    covered = fragments.face >= 0
+    image[~covered] = 0
+    corner = fragments.barycentric.argmax(-1)
+    vertex = rig.faces[np.maximum(fragments.face, 0), corner]
+    material = np.where(covered, person.colour.material[vertex], 0).astype(np.uint8)
+    rgba = (image.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+    return ShapeView(name, azimuth, camera, rgba, fragments.z_depth, material)

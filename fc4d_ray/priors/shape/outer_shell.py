@@ -1,0 +1,262 @@
+"""Hair, headwear and clothing: a closed shell around the fitted head, inflated from the matte.
+
+A parametric head is bald and bare. What the portrait shows beyond it is given a plausible depth:
+the matte's outline is inflated like a balloon (each point is as thick as the largest disc of the
+silhouette that covers it), the skull's own depth and the hair's measured thickness set how far the
+back reaches, and whatever would hide skin that the portrait shows is carved away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from fc4d_ray.cameras import Camera
+from fc4d_ray.errors import ConfigError
+from fc4d_ray.heads.rig import HeadRig, Region
+from fc4d_ray.portraits.regions import CLOTHING, HAIR, SKIN
+from fc4d_ray.rendering.mesh import rasterize_mesh
+
+
+@dataclass(frozen=True)
+class ShellConfig:
+    """How the outer shell is made."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    voxel_m: float = 0.0055
+    """Edge of a voxel; also the size of the shell's triangles."""
+    fringe_m: float = 0.006
+    """Thickness of hair lying on the face or forehead."""
+    max_hair_m: float = 0.05
+    """Greatest thickness of hair assumed where it cannot be measured (crown, nape)."""
+    forward: float = 0.55
+    """How far hair beside the face comes forward, as a share of its inflated thickness."""
+
+    def __post_init__(self) -> None:
+        if not 0.002 <= self.voxel_m <= 0.02:
+            raise ConfigError(f"shape.shell.voxel_m must lie in 0.002…0.02, got {self.voxel_m}")
+
+
+@dataclass(frozen=True)
+class OuterShell:
+    """The shell in the head frame."""
+
+    vertices: NDArray[np.float32]  # [V, 3] metres
+    faces: NDArray[np.int32]  # [F, 3]
+    region: NDArray[np.uint8]  # [V] HAIR or CLOTHING (or NECK where skin bulges out of the model)
+    hair_thickness_m: float
+    """Median gap between skull and matte above the ears: 0 for a shaved head."""
+
+
+_LOW = np.array([-0.25, -0.27, -0.24])
+_HIGH = np.array([0.25, 0.26, 0.20])
+_SHOULDER_Y = -0.115
+
+
+def grow_outer_shell(
+    rig: HeadRig,
+    rest: NDArray[np.floating],  # [V, 3] vertices as the portrait shows them
+    camera: Camera,
+    matte: NDArray[np.uint8],  # [S, S] 0…255
+    labels: NDArray[np.uint8],  # [S, S] portraits/regions.py
+    config: ShellConfig,
+) -> OuterShell:
+    """Shell of everything in the matte that the bare head does not explain."""
+    view = _SilhouetteView(rig, rest, camera, matte, labels)
+    grid, points = _grid(config.voxel_m)
+    thickness = view.hair_thickness(config.max_hair_m)
+    field = _occupancy(points, view, thickness, config).reshape(grid)
+    field = _keep_main_body(field)
+    field = ndimage.gaussian_filter(field, 1.1)
+    vertices, faces = _surface(field, config.voxel_m)
+    vertices, faces = _drop_hidden(vertices, faces, rest, rig.faces)
+    region = _shell_regions(vertices, view)
+    return OuterShell(vertices.astype(np.float32), faces.astype(np.int32), region, thickness)
+
+
+class _SilhouetteView:
+    """What the portrait tells at a pixel: distance to the outline, disc radius, label, depth."""
+
+    def __init__(self, rig, rest, camera: Camera, matte, labels) -> None:
+        side = 256
+        self.camera = camera.resized(side, side)
+        self.metres_per_px = float(np.linalg.norm(camera.position)) / self.camera.K[0, 0]
+        self.rest, self.region = rest, rig.region
+        inside = cv2.resize(matte, (side, side), interpolation=cv2.INTER_AREA) > 127
+        self.inside = inside
+        # The crop's lower and side borders cut the body; that is no outline.
+        pad = 80
+        grown = np.pad(inside, ((pad, pad), (pad, pad)), mode="edge")
+        grown[:pad] = False
+        distance = cv2.distanceTransform(grown.astype(np.uint8), cv2.DIST_L2, 5)
+        outside = cv2.distanceTransform((~grown).astype(np.uint8), cv2.DIST_L2, 5)
+        window = (slice(pad, -pad), slice(pad, -pad))
+        self.distance = ((distance - outside) * self.metres_per_px)[window]
+        self.radius = (_disc_radius(distance) * self.metres_per_px)[window]
+        self.labels = cv2.resize(labels, (side, side), interpolation=cv2.INTER_NEAREST)
+        self.head_depth = rasterize_mesh(rest, rig.faces, self.camera).z_depth
+        skull = np.isin(rig.region, (Region.SCALP, Region.FACE, Region.EAR))
+        bare = rasterize_mesh(rest, rig.faces[skull[rig.faces].all(1)], self.camera)
+        self.skull_inside = bare.face >= 0
+
+    def hair_thickness(self, limit: float) -> float:
+        """Median gap between the skull's outline and the matte's, above the ears, metres."""
+        rim = self.skull_inside & ~ndimage.binary_erosion(self.skull_inside)
+        ear_level = self.camera.project(np.array([[0.0, 0.03, 0.0]]))[0][0, 1]
+        rows, columns = np.nonzero(rim)
+        upper = rows < ear_level
+        gap = self.distance[rows[upper], columns[upper]]
+        hair = self.labels[rows[upper], columns[upper]] == HAIR
+        if not hair.any():
+            return 0.0
+        return float(np.clip(np.median(gap[hair]), 0.0, limit) * min(1.0, 2 * hair.mean()))
+
+    def sample(self, image: NDArray, pixels: NDArray, order: int = 1) -> NDArray:
+        coordinates = (pixels[:, 1] - 0.5, pixels[:, 0] - 0.5)
+        return ndimage.map_coordinates(image, coordinates, order=order, mode="nearest")
+
+
+def _disc_radius(distance: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Radius of the largest inscribed disc that covers each pixel (granulometry by openings)."""
+    radius = np.zeros_like(distance)
+    for level in np.geomspace(2.0, max(distance.max(), 4.0), 14):
+        eroded = (distance <= level).astype(np.uint8)
+        if eroded.all():
+            break
+        opened = cv2.distanceTransform(eroded, cv2.DIST_L2, 5) <= level
+        radius[opened] = level
+    radius = np.maximum(radius, distance)
+    return cv2.GaussianBlur(radius, (0, 0), 4.0)
+
+
+def _grid(voxel: float) -> tuple[tuple[int, int, int], NDArray[np.float32]]:
+    axes = [np.arange(lo, hi, voxel) for lo, hi in zip(_LOW, _HIGH, strict=True)]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).astype(np.float32)
+    return points.shape[:3], points.reshape(-1, 3)
+
+
+def _occupancy(
+    points: NDArray[np.float32], view: _SilhouetteView, thickness: float, config: ShellConfig
+) -> NDArray[np.float32]:
+    """Soft occupancy (N,) in 0…1, 0.5 on the surface."""
+    pixels, depth = view.camera.project(points)
+    distance = view.sample(view.distance, pixels).clip(0, None)
+    radius = np.maximum(view.sample(view.radius, pixels), distance + 1e-4)
+    label = view.sample(view.labels, pixels, order=0)
+    head = view.sample(view.head_depth, pixels, order=0)
+
+    middle, back_reach = _middle_plane(points, view, thickness)
+    toward = middle - depth  # metres in front of the middle plane, along the viewing axis
+    bulge = np.sqrt((distance * (2 * radius - distance)).clip(0, None))
+    is_body = points[:, 1] < _SHOULDER_Y
+    large = np.clip((radius - 0.035) / 0.035, 0, 1)
+    behind = np.where(is_body, np.minimum(bulge, 0.11), bulge * (1 + (back_reach - 1) * large))
+    ahead = np.where(is_body, np.minimum(bulge, 0.10), bulge * config.forward)
+    # Hair lying on the head hugs it; clothing and long hair may stand off.
+    on_head = (head > 0) & ~is_body
+    front_of_head = middle - head
+    ahead = np.where(on_head & (label == HAIR), front_of_head + config.fringe_m, ahead)
+    margin = np.where(toward >= 0, ahead - toward, behind + toward)
+    margin = np.minimum(margin, view.sample(view.distance, pixels))
+    # Skin that the portrait shows is the head model's business: nothing may stand before it.
+    carved = (label == SKIN) & (head > 0) & (depth < head + 0.035)
+    margin = np.where(carved, -config.voxel_m, margin)
+    return np.clip(0.5 + margin / (2 * config.voxel_m), 0, 1).astype(np.float32)
+
+
+def _middle_plane(
+    points: NDArray, view: _SilhouetteView, thickness: float
+) -> tuple[NDArray, float]:
+    """z-depth of the plane the outline lies in, per point, and the reach of the back over it."""
+    rest, region = view.rest, view.region
+    axis = view.camera.world_to_camera[2]
+    skull = rest[np.isin(region, (Region.SCALP, Region.EAR, Region.FACE))]
+    skull_depth = skull @ axis[:3] + axis[3]
+    half_width = 0.5 * np.ptp(skull @ view.camera.world_to_camera[0, :3])
+    torso = rest[region == Region.BUST]
+    middle_head = float(np.array([0.0, 0.0, -0.012]) @ axis[:3] + axis[3])
+    middle_body = float(np.median(torso @ axis[:3] + axis[3]))
+    blend = np.clip((points[:, 1] - _SHOULDER_Y) / 0.07, 0, 1)
+    middle = middle_body + (middle_head - middle_body) * blend
+    reach = skull_depth.max() + thickness - middle_head
+    return middle, float(reach / (half_width + thickness))
+
+
+def _keep_main_body(field: NDArray[np.float32]) -> NDArray[np.float32]:
+    labels, count = ndimage.label(field > 0.5)
+    if count > 1:
+        sizes = ndimage.sum_labels(field > 0.5, labels, np.arange(1, count + 1))
+        small = np.flatnonzero(sizes < 0.01 * sizes.sum()) + 1
+        field = np.where(np.isin(labels, small), 0, field)
+    return field
+
+
+def _surface(field: NDArray, voxel: float) -> tuple[NDArray, NDArray]:
+    from skimage.measure import marching_cubes
+
+    padded = np.pad(field, 1)
+    if padded.max() <= 0.5:
+        return np.zeros((0, 3)), np.zeros((0, 3), int)
+    vertices, faces, _, _ = marching_cubes(padded, 0.5)
+    vertices = _smooth((vertices - 1) * voxel + _LOW, faces, rounds=6)
+    return vertices, faces[:, ::-1]
+
+
+def _smooth(vertices: NDArray, faces: NDArray, rounds: int) -> NDArray:
+    """Taubin smoothing: takes the voxel steps out without shrinking."""
+    from scipy.sparse import coo_matrix, diags
+
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    count = len(vertices)
+    adjacency = coo_matrix((np.ones(len(edges)), tuple(edges.T)), shape=(count, count)).tocsr()
+    adjacency = ((adjacency + adjacency.T) > 0).astype(float)
+    average = diags(1 / np.maximum(adjacency.sum(1).A1 if hasattr(adjacency.sum(1), "A1")
+                                   else np.asarray(adjacency.sum(1)).ravel(), 1)) @ adjacency
+    for _ in range(rounds):
+        for step in (0.5, -0.53):
+            vertices = vertices + step * (average @ vertices - vertices)
+    return vertices
+
+
+def _drop_hidden(vertices, faces, rest, head_faces) -> tuple[NDArray, NDArray]:
+    """Remove shell faces well inside the head: no camera will ever see them."""
+    from scipy.spatial import cKDTree
+
+    if not len(faces):
+        return vertices, faces
+    normals = np.cross(
+        rest[head_faces[:, 1]] - rest[head_faces[:, 0]],
+        rest[head_faces[:, 2]] - rest[head_faces[:, 0]],
+    )
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12
+    centres = rest[head_faces].mean(1)
+    _, nearest = cKDTree(centres).query(vertices)
+    height = ((vertices - centres[nearest]) * normals[nearest]).sum(1)
+    faces = faces[(height[faces] > -0.006).any(1)]
+    kept = np.unique(faces)
+    index = np.full(len(vertices), -1)
+    index[kept] = np.arange(len(kept))
+    return vertices[kept], index[faces]
+
+
+def _shell_regions(vertices: NDArray, view: _SilhouetteView) -> NDArray[np.uint8]:
+    """Hair or clothing, by the label of the pixel a vertex projects to, hidden or not."""
+    if not len(vertices):
+        return np.zeros(0, np.uint8)
+    pixels, _ = view.camera.project(vertices)
+    # Nearest labelled pixel of the two: skin and background say nothing about the shell.
+    known = (view.labels == HAIR) | (view.labels == CLOTHING)
+    label = view.labels
+    if known.any():
+        _, (rows, columns) = ndimage.distance_transform_edt(~known, return_indices=True)
+        label = view.labels[rows, columns]
+    at_pixel = view.sample(label, pixels, order=0)
+    hair = (at_pixel == HAIR) & (vertices[:, 1] > -0.24)
+    above_nape = vertices[:, 1] > -0.07
+    return np.where(hair | above_nape, Region.HAIR, Region.CLOTHING).astype(np.uint8)

@@ -1,0 +1,195 @@
+"""Coarse colour for every vertex of a head of which one side was photographed.
+
+Vertices the portrait shows clearly take its (blurred) colour; their mirror images lend theirs to
+the other side; everything else is filled by smooth diffusion over the surface, separately for
+skin, hair and clothing, so that hair never turns into forehead at the crown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix, diags
+from scipy.sparse.linalg import spsolve
+from scipy.spatial import cKDTree
+
+from fc4d_ray.cameras import Camera
+from fc4d_ray.heads.rig import Region
+from fc4d_ray.heads.teeth import tooth_row_shade
+from fc4d_ray.portraits.regions import CLOTHING, HAIR, SKIN
+from fc4d_ray.rendering.mesh import rasterize_mesh
+
+
+class Material(IntEnum):
+    """What a surface is made of, as far as completing its colour goes."""
+
+    SKIN = 1
+    HAIR = 2
+    CLOTHING = 3
+    EYE = 4
+    TEETH = 5
+    MOUTH = 6
+
+
+@dataclass(frozen=True)
+class SurfaceColour:
+    """Per-vertex result."""
+
+    colour: NDArray[np.float32]  # [V, 3] sRGB 0…1
+    material: NDArray[np.uint8]  # [V] Material
+    seen: NDArray[np.float32]  # [V] 0…1, how well the portrait shows the vertex
+
+
+def complete_surface_colour(
+    vertices: NDArray[np.floating],  # [V, 3] at rest
+    faces: NDArray[np.integer],
+    region: NDArray[np.uint8],
+    mirror: NDArray[np.integer],  # [V] partner, -1 = none
+    camera: Camera,
+    portrait: NDArray[np.uint8],  # [S, S, 3]
+    matte: NDArray[np.uint8],
+    labels: NDArray[np.uint8],
+) -> SurfaceColour:
+    """Colour every vertex; see the module text."""
+    sight = _look(vertices, faces, camera, matte)
+    material = _materials(vertices, region, sight, labels)
+    colour = _blurred(portrait, matte, labels)[:, sight.rows, sight.columns].T
+    wanted = labels[sight.rows, sight.columns]
+    # A vertex only takes the colour of a pixel of its own kind: skin under a fringe stays skin.
+    agrees = wanted == np.select(
+        [material == Material.SKIN, material == Material.HAIR, material == Material.CLOTHING],
+        [SKIN, HAIR, CLOTHING],
+        -1,
+    )
+    agrees |= np.isin(material, (Material.EYE, Material.TEETH, Material.MOUTH))
+    seen = sight.weight * agrees
+    result = np.zeros((len(vertices), 3))
+    for kind in (Material.SKIN, Material.HAIR, Material.CLOTHING):
+        rows = np.flatnonzero(material == kind)
+        if len(rows):
+            result[rows] = _diffuse(vertices, rows, colour, seen, mirror, kind)
+    _paint_inner(result, vertices, region, colour, seen, material)
+    return SurfaceColour(result.astype(np.float32), material, seen.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class _Sight:
+    rows: NDArray[np.intp]
+    columns: NDArray[np.intp]
+    visible: NDArray[np.bool_]
+    weight: NDArray[np.float64]
+
+
+def _look(vertices, faces, camera: Camera, matte) -> _Sight:
+    """Where each vertex lies in the portrait and how well it is seen there."""
+    import torch
+
+    from fc4d_ray.rendering.mesh import vertex_normals
+
+    pixels, depth = camera.project(vertices)
+    columns = np.clip(pixels[:, 0].astype(int), 0, camera.width - 1)
+    rows = np.clip(pixels[:, 1].astype(int), 0, camera.height - 1)
+    inside = ((pixels >= 0) & (pixels < camera.width)).all(1)
+    surface = rasterize_mesh(vertices, faces, camera).z_depth
+    # A vertex lies between pixels: the farthest of its neighbourhood decides.
+    farthest = cv2.dilate(surface, np.ones((3, 3), np.uint8))[rows, columns]
+    visible = inside & (depth < farthest + 0.004)
+    normals = vertex_normals(
+        torch.as_tensor(vertices).double(), torch.as_tensor(np.asarray(faces)).long()
+    ).numpy()
+    ray = camera.position - vertices
+    cosine = (normals * ray).sum(1) / np.linalg.norm(ray, axis=1)
+    margin = cv2.distanceTransform((matte > 200).astype(np.uint8), cv2.DIST_L2, 5)
+    inner = np.clip(margin[rows, columns] / (0.012 * camera.width), 0, 1)
+    weight = visible * np.clip((cosine - 0.25) / 0.35, 0, 1) * inner
+    return _Sight(rows, columns, visible & (cosine > 0.2), weight)
+
+
+def _materials(vertices, region, sight: _Sight, labels) -> NDArray[np.uint8]:
+    fixed = {
+        Region.FACE: Material.SKIN, Region.EAR: Material.SKIN, Region.HAIR: Material.HAIR,
+        Region.CLOTHING: Material.CLOTHING, Region.EYE: Material.EYE,
+        Region.TEETH: Material.TEETH, Region.TONGUE: Material.MOUTH, Region.MOUTH: Material.MOUTH,
+    }  # fmt: skip
+    material = np.full(len(vertices), Material.SKIN, np.uint8)
+    for key, value in fixed.items():
+        material[region == key] = value
+    at_pixel = labels[sight.rows, sight.columns]
+    scalp = region == Region.SCALP
+    shown = scalp & sight.visible
+    hairy = (region == Region.HAIR).any() or (shown.any() and (at_pixel[shown] == HAIR).mean() > 0.3)
+    material[scalp] = Material.HAIR if hairy else Material.SKIN
+    # Neck and bust: what the portrait shows there, carried round to the back.
+    torso = np.isin(region, (Region.NECK, Region.BUST))
+    known = torso & sight.visible & np.isin(at_pixel, (SKIN, CLOTHING))
+    if known.any():
+        flat = vertices * [1.0, 1.0, 0.3]
+        _, nearest = cKDTree(flat[known]).query(flat[torso])
+        is_cloth = at_pixel[known][nearest] == CLOTHING
+        material[torso] = np.where(is_cloth, Material.CLOTHING, Material.SKIN)
+    else:
+        material[region == Region.BUST] = Material.CLOTHING
+    return material
+
+
+def _blurred(portrait, matte, labels) -> NDArray[np.float32]:
+    """The portrait (3, S, S) in 0…1, each label blurred within itself and inside the matte."""
+    sigma = max(1.0, portrait.shape[0] / 200)
+    image = portrait.astype(np.float32) / 255
+    result = image.copy()
+    solid = cv2.erode((matte > 200).astype(np.uint8), np.ones((5, 5), np.uint8))
+    for label in (SKIN, HAIR, CLOTHING):
+        mask = ((labels == label) & (solid > 0)).astype(np.float32)
+        weight = cv2.GaussianBlur(mask, (0, 0), sigma)
+        blurred = cv2.GaussianBlur(image * mask[..., None], (0, 0), sigma)
+        own = labels == label
+        result[own] = (blurred / np.maximum(weight, 1e-4)[..., None])[own]
+        faint = own & (weight < 0.05)
+        result[faint] = image[faint]
+    return result.transpose(2, 0, 1)
+
+
+def _diffuse(vertices, rows, colour, seen, mirror, kind) -> NDArray[np.float64]:
+    """Membrane interpolation over the kind's own vertices, data where they were seen."""
+    points = vertices[rows]
+    weight = seen[rows].copy()
+    value = colour[rows].astype(float).copy()
+    if kind == Material.SKIN:
+        partner = mirror[rows]
+        lent = np.where(partner >= 0, seen[partner], 0.0) * 0.3
+        use = lent > weight
+        value[use], weight[use] = colour[partner[use]], lent[use]
+    if weight.sum() < 1e-3:
+        return np.full((len(rows), 3), 0.45)
+    mean = (value * weight[:, None]).sum(0) / weight.sum()
+    neighbours = min(10, len(rows))
+    distance, index = cKDTree(points).query(points, neighbours)
+    scale = np.median(distance[:, 1]) + 1e-9
+    link = np.exp(-((distance / (3 * scale)) ** 2))
+    source = np.repeat(np.arange(len(rows)), neighbours)
+    graph = coo_matrix((link.ravel(), (source, index.ravel())), shape=(len(rows),) * 2).tocsr()
+    graph = 0.5 * (graph + graph.T)
+    laplacian = diags(np.asarray(graph.sum(1)).ravel()) - graph
+    data = 2.0 * weight + 1e-5
+    system = (laplacian + diags(data)).tocsc()
+    right = 2.0 * weight[:, None] * value + 1e-5 * mean
+    return np.stack([spsolve(system, right[:, c]) for c in range(3)], 1).clip(0, 1)
+
+
+def _paint_inner(result, vertices, region, colour, seen, material) -> None:
+    """Eyes, teeth and mouth: the portrait where it shows them, plausible paint elsewhere."""
+    skin = result[material == Material.SKIN]
+    brightness = float(np.percentile(skin.mean(1), 75)) if len(skin) else 0.6
+    teeth = region == Region.TEETH
+    paint = np.array([0.93, 0.90, 0.82]) * min(1.0, 0.35 + 0.75 * brightness)
+    result[teeth] = paint * tooth_row_shade()[:, None]
+    result[region == Region.TONGUE] = np.array([0.50, 0.22, 0.20]) * (0.3 + 0.6 * brightness)
+    result[region == Region.MOUTH] = np.array([0.25, 0.09, 0.08]) * (0.3 + 0.6 * brightness)
+    eye = region == Region.EYE
+    result[eye] = np.array([0.85, 0.83, 0.80]) * (0.35 + 0.7 * brightness)
+    inner = (teeth | eye) & (seen > 0.3)
+    result[inner] = colour[inner]
