@@ -18,8 +18,6 @@ from fc4d_ray.rendering._compositing_kernels import (
 )
 from fc4d_ray.rendering._tile_kernels import (
     RECORD,
-    TILE_HEIGHT,
-    TILE_WIDTH,
     bin_splats,
     make_records,
     sort_bits,

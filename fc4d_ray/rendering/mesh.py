@@ -98,7 +98,7 @@ def interpolate(
 
 
 def face_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """Unit normals (..., F, 3) of ``vertices`` (..., V, 3); zero for degenerate faces.
+    """Unit normals (..., F, 3) of ``vertices`` (..., V, 3); about zero for areas below 1e-14.
 
     The corners of ``faces`` (F, 3) run counter-clockwise seen from outside. Differentiable.
     """
@@ -124,7 +124,7 @@ def _face_crosses(vertices: Tensor, faces: Tensor) -> Tensor:
 
 def _normalize(vectors: Tensor) -> Tensor:
     # Areas of square micrometres are 1e-12: the usual epsilon would swallow them.
-    return torch.nn.functional.normalize(vectors, dim=-1, eps=1e-18)
+    return torch.nn.functional.normalize(vectors, dim=-1, eps=1e-14)
 
 
 def _as_numpy(array: NDArray | Tensor) -> NDArray:
