@@ -48,7 +48,7 @@ def geometry_prior(landmarks: NDArray, size: int) -> GeometryPrior:
     shoulder_y = 1.22 + 0.30 * np.clip(across - 0.3, 0, None) + 0.25 * np.clip(across - 1.3, 0, 9)
     body = _rising(y - shoulder_y, 0.13) * _rising(2.25 - across, 0.2)
     foreground = 1 - (1 - head) * (1 - long_hair) * (1 - neck) * (1 - body)
-    foreground = np.clip(foreground, 0.015, 0.985)
+    foreground = np.clip(foreground, 0.04, 0.93)
 
     face_width = np.ptp(landmarks[:17, 0]) / unit / 2
     face_x = (jaw_x - origin[0]) / unit

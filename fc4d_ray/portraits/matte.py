@@ -82,9 +82,18 @@ def guided_filter(
     spread = np.stack([mean(outer[..., i]) for i in range(9)], -1).reshape(*guide.shape[:2], 3, 3)
     spread -= mean_guide[..., :, None] * mean_guide[..., None, :]
     spread += epsilon * np.eye(3, dtype=np.float32)
-    slope = np.linalg.solve(spread, covariance[..., None])[..., 0]
+    slope = _solve_symmetric(spread, covariance)
     offset = mean_target - (slope * mean_guide).sum(-1)
     return (mean(slope) * guide).sum(-1) + mean(offset)
+
+
+def _solve_symmetric(matrix: NDArray, vector: NDArray) -> NDArray:
+    """Solve (..., 3, 3) x (..., 3) by Cramer's rule; the rows' cross products are the adjugate."""
+    first, second, third = matrix[..., 0, :], matrix[..., 1, :], matrix[..., 2, :]
+    adjugate = [np.cross(second, third), np.cross(third, first), np.cross(first, second)]
+    determinant = (first * adjugate[0]).sum(-1)
+    solution = sum(adjugate[i] * vector[..., i : i + 1] for i in range(3))
+    return solution / determinant[..., None]
 
 
 def _undecided_band(regions: Regions, mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:

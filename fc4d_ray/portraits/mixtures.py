@@ -30,6 +30,14 @@ class GaussianMixture:
         logs, _ = self._component_log_densities(samples, 0)
         return np.exp(logs - _log_sum_exp(logs)[:, None])
 
+    def without_minor(self, share: float) -> GaussianMixture:
+        """The mixture of the components whose weight is at least ``share``, or of the largest."""
+        kept = self.log_weights >= min(np.log(max(share, 1e-300)), self.log_weights.max())
+        log_weights = self.log_weights[kept]
+        return GaussianMixture(
+            log_weights - _log_sum_exp(log_weights), self.means[kept], self.whitening[kept]
+        )
+
     def _component_log_densities(self, samples: NDArray, given: int) -> tuple[NDArray, NDArray]:
         """Log of weight times density, of all dimensions and of the first ``given``: (N, K) each.
 

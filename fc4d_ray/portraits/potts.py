@@ -2,7 +2,7 @@
 
 Minimises over label weights u on the simplex of every pixel
 
-    sum_k <cost_k, u_k> + 1/2 sum_k sum_edges w_e |u_k(p) - u_k(q)|
+    sum_k <cost_k, u_k> + 1/2 sum_k sum_pixels |(w_right d_x u_k, w_down d_y u_k)|
 
 by the first-order primal-dual method (Chambolle and Pock 2011, section 6.2). Edge weights fall
 where the image changes, so that label borders settle on contours.
@@ -21,40 +21,50 @@ def solve_potts(
     weights_down: NDArray,  # (h, w) of the edge to the lower neighbour
     *,
     iterations: int = 200,
+    start: NDArray | None = None,  # (h, w, K) earlier weights to begin from
 ) -> NDArray[np.float32]:
-    """(h, w, K) label weights, each pixel's summing to one."""
+    """(h, w, K) label weights, each pixel's summing to one. Edge weights must be positive."""
     costs = np.ascontiguousarray(costs, np.float32)
-    start = np.full(costs.shape, 1.0 / costs.shape[2], np.float32)
-    np.put_along_axis(start, costs.argmin(2)[..., None], 1.0, 2)
-    start /= start.sum(2, keepdims=True)
+    if start is None:
+        start = np.zeros_like(costs)
+        np.put_along_axis(start, costs.argmin(2)[..., None], 1.0, 2)
     return _primal_dual(
         costs,
         np.ascontiguousarray(weights_right, np.float32) * np.float32(0.5),
         np.ascontiguousarray(weights_down, np.float32) * np.float32(0.5),
-        start,
+        np.ascontiguousarray(start, np.float32),
         iterations,
     )
 
 
 @numba.njit(cache=True, fastmath=True)
-def _primal_dual(costs, right, down, start, iterations):  # noqa: ANN001, ANN202
+def _primal_dual(costs, right, down, start, iterations):
     height, width, labels = costs.shape
     u = start.copy()
     leading = start.copy()
     dual_x = np.zeros_like(u)
     dual_y = np.zeros_like(u)
     step = np.float32(0.35)
+    one = np.float32(1.0)
     values = np.empty(labels, np.float32)
     for _ in range(iterations):
         for y in range(height):
             for x in range(width):
                 for k in range(labels):
+                    p = dual_x[y, x, k]
+                    q = dual_y[y, x, k]
                     if x + 1 < width:
-                        p = dual_x[y, x, k] + step * (leading[y, x + 1, k] - leading[y, x, k])
-                        dual_x[y, x, k] = min(max(p, -right[y, x]), right[y, x])
+                        p += step * (leading[y, x + 1, k] - leading[y, x, k])
                     if y + 1 < height:
-                        p = dual_y[y, x, k] + step * (leading[y + 1, x, k] - leading[y, x, k])
-                        dual_y[y, x, k] = min(max(p, -down[y, x]), down[y, x])
+                        q += step * (leading[y + 1, x, k] - leading[y, x, k])
+                    p_limit, q_limit = right[y, x], down[y, x]
+                    norm = (p / p_limit) ** 2 + (q / q_limit) ** 2
+                    if norm > one:
+                        shrink = one / np.sqrt(norm)
+                        p *= shrink
+                        q *= shrink
+                    dual_x[y, x, k] = p
+                    dual_y[y, x, k] = q
         for y in range(height):
             for x in range(width):
                 for k in range(labels):
@@ -73,7 +83,7 @@ def _primal_dual(costs, right, down, start, iterations):  # noqa: ANN001, ANN202
 
 
 @numba.njit(cache=True, fastmath=True)
-def _simplex_shift(values, labels):  # noqa: ANN001, ANN202
+def _simplex_shift(values, labels):
     """Amount to take off every value so that the positive parts sum to one (few labels)."""
     shift = np.float32(-1e30)
     total = np.float32(0.0)

@@ -34,6 +34,10 @@ VARIANCE_FLOOR = np.array([0.03, 0.03, 6.0, 5.0, 5.0, 0.06])
 """x and y in head units squared, L, a, b in CIELAB units squared, log texture squared."""
 PLACE = 2
 """The leading features, which say where a pixel is; the others say how it looks."""
+DOUBT = (0.02, 0.05, 0.3, 1.0)
+"""Least sample weight, per round, of background that looks unlike the usual backdrop."""
+MINOR_BACKDROP = 0.08
+"""Far from the head, looks rarer than this may be a scarf or long hair as well as backdrop."""
 PRIOR_FADE = (1.0, 0.8, 0.65, 0.55)
 """Power of the geometry prior per round: looks take over as they become known."""
 
@@ -80,12 +84,12 @@ def segment(
 
     belief = np.exp(prior_log)
     belief /= belief.sum(-1, keepdims=True)
-    belief = _first_samples(features, belief, valid, generator)
+    samples, unlike_backdrop = _first_samples(features, belief, valid, generator)
     previous = None
     agreement = 1.0
     scores = prior_log
     for round_index in range(len(PRIOR_FADE)):
-        likelihoods = _log_likelihoods(features, belief, valid, generator)
+        likelihoods = _log_likelihoods(features, samples, valid, generator)
         scores = PRIOR_FADE[round_index] * prior_log + COLOUR_TRUST * likelihoods
         costs = scores.max(-1, keepdims=True) - scores
         last = round_index == len(PRIOR_FADE) - 1
@@ -93,8 +97,11 @@ def segment(
             np.minimum(costs, 12.0),
             SMOOTHNESS * edges[0],
             SMOOTHNESS * edges[1],
-            iterations=300 if last else 120,
+            iterations=200 if last else 80,
+            start=belief if round_index else None,
         )
+        samples = belief.copy()
+        samples[..., BACKGROUND] *= np.maximum(1 - unlike_backdrop, DOUBT[round_index])
         foreground_now = belief[..., BACKGROUND] < 0.5
         if previous is not None:
             union = (foreground_now | previous).sum()
@@ -118,7 +125,7 @@ def contour_weights(image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDAr
 
     Contrast is measured against its local average, so that hair on a dark wall has contours too.
     """
-    lab = _lab(cv2.GaussianBlur(image, (0, 0), 0.7))
+    lab = _lab(cv2.GaussianBlur(image, (0, 0), 1.0))
     right = np.zeros(lab.shape[:2], np.float32)
     down = np.zeros(lab.shape[:2], np.float32)
     right[:, :-1] = ((lab[:, 1:] - lab[:, :-1]) ** 2).sum(-1)
@@ -150,26 +157,45 @@ def _features(image: NDArray[np.uint8], prior: GeometryPrior) -> NDArray[np.floa
 
 def _first_samples(
     features: NDArray, belief: NDArray, valid: NDArray, generator: np.random.Generator
-) -> NDArray:
+) -> tuple[NDArray, NDArray]:
     """Sample weights (s, s, 4) of the first round, from where geometry is nearly sure.
+
+    Also gives (s, s) in 0-1 how unlike the usual far background each pixel looks.
 
     Around the head geometry is unsure: what there looks like the far background is no sample of
     hair or clothing.
     """
-    samples = belief**3
+    samples = np.where(belief > 0.6 * belief[..., SKIN:].sum(-1, keepdims=True), belief, 0) ** 3
     samples[..., BACKGROUND] = belief[..., BACKGROUND] ** 6
-    weights = (samples[..., BACKGROUND] * valid).reshape(-1).astype(np.float64)
-    if weights.sum() < 30:
-        return samples
-    looks = features[:, PLACE:]
-    backdrop = _fit_label(looks, weights, 6, generator)
-    log_density = backdrop.log_density(looks)
-    usual = np.quantile(log_density[weights > 0.5 * weights.max()], 0.02)
-    typical = np.clip((log_density - usual) / 6.0 + 1.0, 0, 1).reshape(valid.shape)
+    like_backdrop = _typicality(
+        features, samples[..., BACKGROUND] * valid, 6, generator, minor=MINOR_BACKDROP
+    )
+    like_skin = _typicality(features, (belief[..., SKIN] > 0.97) * valid, 3, generator)
     for label in (HAIR, CLOTHING):
-        samples[..., label] *= (1 - 0.97 * typical) ** 2
-    samples[..., BACKGROUND] *= 0.1 + 0.9 * typical
-    return samples
+        samples[..., label] *= (1 - 0.995 * like_backdrop) ** 2 * (1 - 0.97 * like_skin)
+    samples[..., BACKGROUND] *= np.maximum(like_backdrop, 0.01)
+    return samples, 1 - like_backdrop
+
+
+def _typicality(
+    features: NDArray,
+    weights: NDArray,
+    components: int,
+    generator: np.random.Generator,
+    minor: float = 0.0,
+) -> NDArray:
+    """(s, s) in 0-1: how far each pixel's looks are among those of the weighted samples.
+
+    Mixture components below the share ``minor`` do not count.
+    """
+    flat = weights.reshape(-1).astype(np.float64)
+    if (flat > 0.5 * flat.max()).sum() < 30:
+        return np.zeros(weights.shape)
+    looks = features[:, PLACE:]
+    mixture = _fit_label(looks, flat, components, generator).without_minor(minor)
+    log_density = mixture.log_density(looks)
+    usual = np.quantile(log_density[flat > 0.5 * flat.max()], 0.02 + minor)
+    return np.clip((log_density - usual) / 6.0 + 1.0, 0, 1).reshape(weights.shape)
 
 
 def _fit_label(
