@@ -7,59 +7,80 @@ sigma <= ln(255 * opacity) is visited. Formulas and thresholds follow gsplat 1.5
 
 from __future__ import annotations
 
-from math import ceil, exp, floor, sqrt
+from math import ceil, floor, sqrt
 
 import numpy as np
-from numba import njit, types
-from numba.extending import overload
+from numba import njit
 
 from fc4d_ray.rendering._projection_kernels import MIN_ALPHA
+from fc4d_ray.rendering._simd import (
+    LANES,
+    exp_of_negative,
+    load,
+    ramp,
+    repeat,
+    select,
+    some,
+    store,
+    total,
+)
 from fc4d_ray.rendering._tile_kernels import TILE_HEIGHT, TILE_WIDTH
 
 STOP_TRANSMITTANCE = 1e-4
 """A pixel takes no further splat once its transmittance would fall to this or below."""
 
+MAX_SIGMA = 6.0
+"""Above ln(255), so that nothing visible lies beyond; bounds the argument of the exponential."""
+
 MOMENTS = 8
 """Per (tile, splat) pair: sums over pixels of s, s dx, s dy, s dx^2, s dx dy, s dy^2 with s the
 gradient of sigma and (dx, dy) pixel minus mean, then of the two absolute mean gradients."""
 
+STRIDE = TILE_WIDTH + LANES
+"""Row length of a tile's buffers: the last vector of a row may reach over its end."""
 
-def _exp_of_negative(sigma):
-    return exp(-sigma)
+PIXELS = TILE_HEIGHT * STRIDE
 
-
-@overload(_exp_of_negative, inline="never")
-def _exp_of_negative_typed(sigma):
-    if sigma is types.float32:
-
-        def polynomial(sigma):
-            """e^-sigma for sigma in [0, 6]: (degree 7 in sigma / 4) to the fourth power."""
-            x = sigma * np.float32(-0.25)
-            p = np.float32(1.0 / 5040.0)
-            p = p * x + np.float32(1.0 / 720.0)
-            p = p * x + np.float32(1.0 / 120.0)
-            p = p * x + np.float32(1.0 / 24.0)
-            p = p * x + np.float32(1.0 / 6.0)
-            p = p * x + np.float32(0.5)
-            p = p * x + np.float32(1.0)
-            p = p * x + np.float32(1.0)
-            p = p * p
-            return p * p
-
-        return polynomial
-    return lambda sigma: exp(-sigma)
+CHECK_EVERY = 64
+"""After so many splats the forward pass looks whether its tile still has an open pixel."""
 
 
 @njit(cache=True, nogil=True)
-def _row_interval(record, dy, left, right):
+def _tile_box(tile, width, height):
+    tiles_x = -(-width // TILE_WIDTH)
+    left, top = (tile % tiles_x) * TILE_WIDTH, (tile // tiles_x) * TILE_HEIGHT
+    return left, top, min(left + TILE_WIDTH, width), min(top + TILE_HEIGHT, height)
+
+
+@njit(cache=True, nogil=True)
+def _rows(record, top, bottom):
+    """Rows ``[y0, y1)`` of the tile that the ellipse may reach, a hair more."""
+    half = record[9] * 1.002 + 0.51
+    y0 = max(top, int(min(max(ceil(record[1] - half), -1.0), 1e9)))
+    y1 = min(bottom, int(min(max(floor(record[1] + half), -1.0), 1e9)))
+    return y0, y1
+
+
+@njit(cache=True, nogil=True)
+def _columns(record, dy, left, right):
     """Pixels ``[x0, x1)`` of a tile's row that may lie inside the ellipse, a hair more."""
-    a = record[2]
-    half = sqrt(max(record[6] - record[7] * dy * dy, record[6] * 0)) / a
-    centre = record[0] - record[3] * dy / a
+    inverse = record[10]
+    square = record[6] - record[7] * dy * dy
+    half = sqrt(square) * inverse if square > 0 else square * 0
     half += record[8] * 0.002 + 0.51
-    x0 = int(max(ceil(centre - half), np.float64(left)))
-    x1 = int(min(floor(centre + half), np.float64(right)))
+    centre = record[0] - record[3] * dy * inverse
+    x0 = max(left, int(min(max(ceil(centre - half), -1.0), 1e9)))
+    x1 = min(right, int(min(max(floor(centre + half), -1.0), 1e9)))
     return x0, x1
+
+
+@njit(cache=True, nogil=True)
+def _is_open(transmittance):
+    """Whether a pixel of the tile still takes splats."""
+    for at in range(0, PIXELS, LANES):  # noqa: SIM110  (numba has no any)
+        if some(load(transmittance, at) > 0.0):
+            return True
+    return False
 
 
 @njit(cache=True, nogil=True)
@@ -74,56 +95,90 @@ def composite_forward(
     alpha_cap,
     image,  # out [H, W, D]
     transmittance,  # out [H, W]
-    last_pair,  # out [H, W] int32: pairs of the tile that may count, 0 = none
+    last_pair,  # out [H, W]: pairs of the tile that may count, 0 = none
 ):
     height, width, depth = image.shape
-    tiles_x = -(-width // TILE_WIDTH)
-    one = records.dtype.type(1.0)
-    half = records.dtype.type(0.5)
-    cap = records.dtype.type(alpha_cap)
-    min_alpha = records.dtype.type(MIN_ALPHA)
-    stop = records.dtype.type(STOP_TRANSMITTANCE)
+    dtype = records.dtype.type
+    one, half, zero = dtype(1.0), dtype(0.5), dtype(0.0)
+    cap, min_alpha = dtype(alpha_cap), dtype(MIN_ALPHA)
+    stop, max_sigma = dtype(STOP_TRANSMITTANCE), dtype(MAX_SIGMA)
+    # Transmittance of finished pixels is kept negative; beyond the image it is 0.
+    open_t = np.empty(PIXELS, records.dtype)
+    counted = np.empty(PIXELS, records.dtype)
+    channels = np.empty(depth * PIXELS, records.dtype)
     for tile in range(first, last):
-        left, top = (tile % tiles_x) * TILE_WIDTH, (tile // tiles_x) * TILE_HEIGHT
-        right, bottom = min(left + TILE_WIDTH, width), min(top + TILE_HEIGHT, height)
-        transmittance[top:bottom, left:right] = one
-        image[top:bottom, left:right] = 0
-        last_pair[top:bottom, left:right] = 0
+        left, top, right, bottom = _tile_box(tile, width, height)
+        open_t[:] = zero
+        counted[:] = zero
+        channels[:] = zero
+        for y in range(bottom - top):
+            open_t[y * STRIDE : y * STRIDE + right - left] = one
         for pair in range(starts[tile], starts[tile + 1]):
+            number = dtype(pair - starts[tile] + 1)
+            if (pair - starts[tile]) % CHECK_EVERY == CHECK_EVERY - 1 and not _is_open(open_t):
+                break
             rank = ranks[pair]
             r = records[rank]
-            y0 = max(top, int(max(ceil(r[1] - r[9] * 1.002 - 0.51), -1.0)))
-            y1 = min(bottom, int(min(floor(r[1] + r[9] * 1.002 + 0.51), 1e9)))
+            cap_lanes = repeat(cap)
+            y0, y1 = _rows(r, top, bottom)
             for y in range(y0, y1):
-                dy = y + half - r[1]
-                x0, x1 = _row_interval(r, dy, left, right)
+                dy = dtype(y) + half - r[1]
+                x0, x1 = _columns(r, dy, left, right)
                 slope, offset = r[3] * dy, half * r[4] * dy * dy
-                for x in range(x0, x1):
-                    t = transmittance[y, x]
-                    if t < 0:
+                row = (y - top) * STRIDE - left
+                for x in range(x0, x1, LANES):
+                    at = row + x
+                    t = load(open_t, at)
+                    dx = ramp(dtype(x) + half - r[0])
+                    sigma = (dx * (half * r[2]) + slope) * dx + offset
+                    alpha = exp_of_negative(sigma) * r[5]
+                    alpha = select(alpha < cap, alpha, cap_lanes)
+                    seen = (t > zero) & (sigma >= zero) & (sigma < max_sigma) & (alpha >= min_alpha)
+                    if not some(seen):
                         continue
-                    dx = x + half - r[0]
-                    sigma = (half * r[2] * dx + slope) * dx + offset
-                    if sigma < 0 or sigma > 6:
-                        continue
-                    alpha = min(cap, r[5] * _exp_of_negative(sigma))
-                    if alpha < min_alpha:
-                        continue
-                    after = t * (one - alpha)
-                    if after <= stop:
-                        transmittance[y, x] = -t
-                        continue
-                    weight = alpha * t
+                    after = (one - alpha) * t
+                    used = seen & (after > stop)
+                    weight = select(used, alpha * t, zero)
+                    after = select(seen & (after <= stop), zero - t, t - weight)
+                    store(open_t, at, after)
+                    store(counted, at, select(used, repeat(number), load(counted, at)))
                     for k in range(depth):
-                        image[y, x, k] += weight * features[rank, k]
-                    transmittance[y, x] = after
-                    last_pair[y, x] = pair - starts[tile] + 1
+                        place = k * PIXELS + at
+                        store(channels, place, load(channels, place) + weight * features[rank, k])
         for y in range(top, bottom):
             for x in range(left, right):
-                t = abs(transmittance[y, x])
+                at = (y - top) * STRIDE + x - left
+                t = abs(open_t[at])
                 transmittance[y, x] = t
+                last_pair[y, x] = counted[at]
                 for k in range(depth):
-                    image[y, x, k] += t * background[k]
+                    image[y, x, k] = channels[k * PIXELS + at] + t * background[k]
+
+
+@njit(cache=True, nogil=True)
+def _load_tile(box, background, transmittance, last_pair, g_image, g_alpha, buffers, g_background):
+    """Fill the tile's buffers for the backward pass; returns the last pair that counts."""
+    left, top, right, bottom = box
+    open_t, counted, behind, g_channels = buffers
+    open_t[:] = 0
+    counted[:] = 0
+    behind[:] = 0
+    g_channels[:] = 0
+    g_background[:] = 0.0
+    n_pairs = 0
+    for y in range(top, bottom):
+        for x in range(left, right):
+            at = (y - top) * STRIDE + x - left
+            t, g = transmittance[y, x], g_alpha[y, x]
+            for k in range(g_image.shape[2]):
+                g -= background[k] * g_image[y, x, k]
+                g_background[k] += t * g_image[y, x, k]
+                g_channels[k * PIXELS + at] = g_image[y, x, k]
+            open_t[at] = t
+            behind[at] = -t * g
+            counted[at] = last_pair[y, x]
+            n_pairs = max(n_pairs, int(last_pair[y, x]))
+    return n_pairs
 
 
 @njit(cache=True, nogil=True)
@@ -141,79 +196,92 @@ def composite_backward(
     g_image,  # [H, W, D]
     g_alpha,  # [H, W]
     absolute,  # whether to sum absolute gradients too
-    moments,  # out [P, MOMENTS + D]
+    moments,  # out [P, MOMENTS + D], zeros on entry
     g_background,  # out [T, D] float64
 ):
     height, width, depth = g_image.shape
-    tiles_x = -(-width // TILE_WIDTH)
-    one = records.dtype.type(1.0)
-    half = records.dtype.type(0.5)
-    cap = records.dtype.type(alpha_cap)
-    min_alpha = records.dtype.type(MIN_ALPHA)
-    t_now = np.empty((TILE_HEIGHT, TILE_WIDTH), records.dtype)
-    behind = np.empty((TILE_HEIGHT, TILE_WIDTH), records.dtype)
+    dtype = records.dtype.type
+    one, half, zero = dtype(1.0), dtype(0.5), dtype(0.0)
+    cap, min_alpha, max_sigma = dtype(alpha_cap), dtype(MIN_ALPHA), dtype(MAX_SIGMA)
+    open_t = np.empty(PIXELS, records.dtype)
+    counted = np.empty(PIXELS, records.dtype)
+    behind = np.empty(PIXELS, records.dtype)  # colour gradient dot what lies behind
+    g_channels = np.empty(depth * PIXELS, records.dtype)
+    g_feature = np.empty(depth * LANES, records.dtype)
+    buffers = (open_t, counted, behind, g_channels)
+    nothing = repeat(zero)
     for tile in range(first, last):
-        left, top = (tile % tiles_x) * TILE_WIDTH, (tile // tiles_x) * TILE_HEIGHT
-        right, bottom = min(left + TILE_WIDTH, width), min(top + TILE_HEIGHT, height)
-        g_background[tile] = 0.0
-        for y in range(top, bottom):
-            for x in range(left, right):
-                t = transmittance[y, x]
-                g = g_alpha[y, x]
-                for k in range(depth):
-                    g -= background[k] * g_image[y, x, k]
-                    g_background[tile, k] += t * g_image[y, x, k]
-                t_now[y - top, x - left] = t
-                behind[y - top, x - left] = -t * g
-        for pair in range(starts[tile + 1] - 1, starts[tile] - 1, -1):
-            number = pair - starts[tile] + 1
+        box = _tile_box(tile, width, height)
+        left, top, right, bottom = box
+        n_pairs = _load_tile(
+            box,
+            background,
+            transmittance,
+            last_pair,
+            g_image,
+            g_alpha,
+            buffers,
+            g_background[tile],
+        )
+        for pair in range(starts[tile] + n_pairs - 1, starts[tile] - 1, -1):
+            number = dtype(pair - starts[tile] + 1)
             rank = ranks[pair]
             r = records[rank]
-            m = moments[pair]
-            m[:] = 0
-            y0 = max(top, int(max(ceil(r[1] - r[9] * 1.002 - 0.51), -1.0)))
-            y1 = min(bottom, int(min(floor(r[1] + r[9] * 1.002 + 0.51), 1e9)))
+            g_feature[:] = zero
+            m0 = m1 = m2 = m3 = m4 = m5 = m6 = m7 = nothing
+            cap_lanes = repeat(cap)
+            y0, y1 = _rows(r, top, bottom)
             for y in range(y0, y1):
-                dy = y + half - r[1]
-                x0, x1 = _row_interval(r, dy, left, right)
+                dy = dtype(y) + half - r[1]
+                x0, x1 = _columns(r, dy, left, right)
                 slope, offset = r[3] * dy, half * r[4] * dy * dy
-                s0 = s1 = s2 = one * 0
-                for x in range(x0, x1):
-                    if last_pair[y, x] < number:
+                row = (y - top) * STRIDE - left
+                s0 = s1 = s2 = nothing
+                for x in range(x0, x1, LANES):
+                    at = row + x
+                    taken = load(counted, at) >= number
+                    if not some(taken):
                         continue
-                    dx = x + half - r[0]
-                    sigma = (half * r[2] * dx + slope) * dx + offset
-                    if sigma < 0 or sigma > 6:
-                        continue
-                    raw = r[5] * _exp_of_negative(sigma)
-                    alpha = min(cap, raw)
-                    if alpha < min_alpha:
-                        continue
+                    dx = ramp(dtype(x) + half - r[0])
+                    sigma = (dx * (half * r[2]) + slope) * dx + offset
+                    raw = exp_of_negative(sigma) * r[5]
+                    alpha = select(raw < cap, raw, cap_lanes)
+                    taken = taken & (sigma >= zero) & (sigma < max_sigma) & (alpha >= min_alpha)
+                    alpha = select(taken, alpha, zero)
                     inverse = one / (one - alpha)
-                    t = t_now[y - top, x - left] * inverse
+                    t = load(open_t, at) * inverse
                     weight = alpha * t
-                    dot = one * 0
+                    dot = nothing
                     for k in range(depth):
-                        dot += features[rank, k] * g_image[y, x, k]
-                        m[MOMENTS + k] += weight * g_image[y, x, k]
-                    b = behind[y - top, x - left]
-                    t_now[y - top, x - left] = t
-                    behind[y - top, x - left] = b + weight * dot
-                    if raw > cap:
-                        continue
-                    s = -alpha * (dot * t - b * inverse)
-                    s0 += s
-                    s1 += s * dx
-                    s2 += s * dx * dx
+                        g = load(g_channels, k * PIXELS + at)
+                        dot = dot + g * features[rank, k]
+                        store(g_feature, k * LANES, load(g_feature, k * LANES) + weight * g)
+                    b = load(behind, at)
+                    store(open_t, at, t)
+                    store(behind, at, b + weight * dot)
+                    # Saturated splats pass nothing on to opacity and sigma.
+                    s = select(raw <= cap, alpha * (b * inverse - dot * t), zero)
+                    s0 = s0 + s
+                    s1 = s1 + s * dx
+                    s2 = s2 + s * dx * dx
                     if absolute:
-                        m[6] += abs(s * (r[2] * dx + r[3] * dy))
-                        m[7] += abs(s * (r[3] * dx + r[4] * dy))
-                m[0] += s0
-                m[1] += s1
-                m[2] += s0 * dy
-                m[3] += s2
-                m[4] += s1 * dy
-                m[5] += s0 * dy * dy
+                        g = s * (dx * r[2] + slope)
+                        m6 = m6 + select(g < zero, zero - g, g)
+                        g = s * (dx * r[3] + r[4] * dy)
+                        m7 = m7 + select(g < zero, zero - g, g)
+                m0 = m0 + s0
+                m1 = m1 + s1
+                m2 = m2 + s0 * dy
+                m3 = m3 + s2
+                m4 = m4 + s1 * dy
+                m5 = m5 + s0 * (dy * dy)
+            m = moments[pair]
+            m[0], m[1], m[2], m[3] = total(m0), total(m1), total(m2), total(m3)
+            m[4], m[5] = total(m4), total(m5)
+            if absolute:
+                m[6], m[7] = total(m6), total(m7)
+            for k in range(depth):
+                m[MOMENTS + k] = total(load(g_feature, k * LANES))
 
 
 @njit(cache=True, nogil=True)

@@ -15,10 +15,10 @@ from numba import njit
 TILE_WIDTH = 64
 TILE_HEIGHT = 16
 
-RECORD = 10
+RECORD = 11
 """Numbers kept per visible splat, in depth order:
 mean x, y, conic xx, xy, yy, opacity, 2 * tau * xx, determinant, half-width and half-height of the
-ellipse sigma <= tau, tau = ln(255 * opacity), outside of which alpha < 1/255."""
+ellipse sigma <= tau, tau = ln(255 * opacity), outside of which alpha < 1/255; 1 / xx."""
 
 
 @njit(cache=True, nogil=True)
@@ -61,6 +61,7 @@ def make_records(order, means2d, conics, opacities, records):
         records[rank, 7] = det
         records[rank, 8] = min(sqrt(2.0 * tau * c / det), 1e9)
         records[rank, 9] = min(sqrt(2.0 * tau * a / det), 1e9)
+        records[rank, 10] = 1.0 / a
 
 
 @njit(cache=True, nogil=True)

@@ -129,7 +129,7 @@ class _Compositing(torch.autograd.Function):
         background = backgrounds.detach().contiguous().numpy()
         image = means2d.new_empty(n_cameras, height, width, n_channels)
         transmittance = means2d.new_empty(n_cameras, height, width)
-        last_pair = torch.empty(n_cameras, height, width, dtype=torch.int32)
+        last_pair = torch.empty_like(transmittance)
         tiles = []
         for camera, rows in enumerate(camera_splats):
             arranged = _arrange(rows, *splats, width, height)
@@ -170,7 +170,7 @@ class _Compositing(torch.autograd.Function):
         g_image, g_alpha = g_image.contiguous(), g_alpha.contiguous()
         for camera, arranged in enumerate(ctx.tiles):
             per_pixel = [t[camera].numpy() for t in (transmittance, last_pair, g_image, g_alpha)]
-            moments = np.empty((len(arranged.ranks), MOMENTS + n_channels), outputs[0].dtype)
+            moments = np.zeros((len(arranged.ranks), MOMENTS + n_channels), outputs[0].dtype)
             g_background = np.empty((len(arranged.starts) - 1, n_channels))
 
             def kernel(
