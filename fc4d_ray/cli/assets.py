@@ -1,0 +1,80 @@
+"""``fc4d assets`` and ``fc4d doctor``: what this machine has and can do."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fc4d_ray.cli.console import EXIT_RUN_FAILED, exit_codes, say
+
+app = typer.Typer(help="Model files: what they are, whether they are here.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_MARKS = {"ok": "ok     ", "missing": "missing", "note": "note   "}
+
+
+@app.command("list")
+def list_command(as_json: AsJson = False) -> None:
+    """List every model file the profiles use, with its licence and whether it is present."""
+    with exit_codes():
+        from fc4d_ray.assets.registry import list_assets
+
+        states = list_assets()
+    if as_json:
+        import json
+
+        say(json.dumps([state.to_json() for state in states], indent=2, sort_keys=True))
+        return
+    for state in states:
+        asset = state.asset
+        mark = "present" if state.is_present else "absent "
+        profiles = ", ".join(asset.needed_by) or "nothing"
+        say(f"{mark}  {asset.key:<28} {asset.title}")
+        say(f"         for {profiles} ({asset.need}); licence: {asset.licence}")
+        if not state.is_present:
+            say(f"         from {asset.source}")
+
+
+@app.command()
+def verify(
+    keys: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY]...", help="Assets; all if absent.")
+    ] = None,
+) -> None:
+    """Compare the model files that are present with the digests of their releases."""
+    with exit_codes():
+        from fc4d_ray.assets.registry import list_assets, verify_asset
+
+        chosen = keys or [state.asset.key for state in list_assets()]
+        checks = [check for key in chosen for check in verify_asset(key)]
+    for check in checks:
+        verdict = {True: "as released", False: "DIFFERS from the release", None: "no known digest"}
+        say(f"{check.asset.key:<28} {check.path.name:<44} {verdict[check.is_as_released]}")
+        say(f"{'':<28} sha256 {check.sha256}")
+    if not checks:
+        say("none of these files is present")
+    if any(check.is_as_released is False for check in checks):
+        raise typer.Exit(EXIT_RUN_FAILED)
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Find out what this machine can run, and what is missing for the rest."""
+    with exit_codes():
+        from fc4d_ray.doctor import diagnose
+
+        diagnosis = diagnose()
+    if as_json:
+        import json
+
+        say(json.dumps(diagnosis.to_json(), indent=2, sort_keys=True))
+    else:
+        for finding in diagnosis.findings:
+            say(f"{_MARKS[finding.verdict]}  {finding.topic:<14} {finding.text}")
+        for profile, obstacles in diagnosis.obstacles.items():
+            say(f"profile {profile}: {'can run here' if not obstacles else 'cannot run here'}")
+            for obstacle in obstacles:
+                say(f"  - {obstacle}")
+    if not diagnosis.can_run("embedded"):
+        raise typer.Exit(EXIT_RUN_FAILED)

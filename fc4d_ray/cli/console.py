@@ -1,0 +1,57 @@
+"""How commands speak and end: messages, exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+import typer
+
+from fc4d_ray.errors import ConfigError, FC4DError
+
+EXIT_RUN_FAILED = 1
+EXIT_USAGE = 2
+EXIT_SOME_FAILED = 3
+
+
+@contextlib.contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turn this package's errors into a message and an exit code: 2 usage or config, 1 the rest."""
+    try:
+        yield
+    except ConfigError as error:
+        complain(str(error))
+        raise typer.Exit(EXIT_USAGE) from error
+    except FC4DError as error:
+        complain(f"{type(error).__name__}: {error}")
+        raise typer.Exit(EXIT_RUN_FAILED) from error
+    except KeyboardInterrupt:
+        complain("interrupted")
+        raise typer.Exit(EXIT_RUN_FAILED) from None
+
+
+def say(text: str) -> None:
+    """A line of result."""
+    typer.echo(text)
+
+
+def notice(text: str) -> None:
+    """A line about how things go, apart from the result."""
+    typer.echo(text, err=True)
+
+
+def complain(text: str) -> None:
+    """An error message, line by line."""
+    for line in text.splitlines() or [""]:
+        typer.echo(f"fc4d: {line}", err=True)
+
+
+def configure_logging(verbose: bool) -> None:
+    """Log this package's messages to stderr; ours only, since libraries are noisy."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("fc4d_ray")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.DEBUG if verbose else logging.ERROR)
+    logger.propagate = False

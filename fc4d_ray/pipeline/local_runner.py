@@ -1,0 +1,43 @@
+"""The pipeline in one process, portrait after portrait: for debugging, and without Ray."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+from typing import TYPE_CHECKING
+
+from fc4d_ray.pipeline.resources import limit_threads, usable_cores
+from fc4d_ray.pipeline.worker import StageWorker
+from fc4d_ray.store.ledger import ProcessIdentity, Witness
+
+if TYPE_CHECKING:
+    from fc4d_ray.pipeline.run import RunSession
+
+
+class _Stopped(BaseException):
+    """Leaves a stage when the user asked to stop; no error of the portrait's."""
+
+
+def run_locally(session: RunSession) -> None:
+    """Do every portrait of the session here and now."""
+    limit_threads(session.config.run.threads or usable_cores())
+    identity = ProcessIdentity(run_id=session.run_id, node_id=platform.node(), pid=os.getpid())
+    witness = Witness(identity, node_is_alive=lambda node_id: node_id == identity.node_id)
+    main = threading.current_thread()
+
+    def report(avatar_id: str, stage: str, event: str, number: float, text: str) -> None:
+        session.stage_event(avatar_id, stage, event, number, text)
+        if session.stop.is_set() and threading.current_thread() is main:
+            raise _Stopped
+
+    worker = StageWorker(session.storage, session.plan, session.plan.names, witness, report)
+    try:
+        for portrait in session.portraits:
+            if session.stop.is_set():
+                break
+            session.portrait_ended(worker.work(portrait))
+    except _Stopped:
+        pass
+    finally:
+        worker.close()

@@ -1,0 +1,394 @@
+"""One ``fc4d run``: plan, find what is left, hand it to a runner, publish manifest and report."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fc4d_ray.config import RunConfig, parse_config
+from fc4d_ray.errors import ConfigError, RunError
+from fc4d_ray.pipeline.inputs import Inputs, collect_inputs, identify_again
+from fc4d_ray.pipeline.plan import Plan, make_plan
+from fc4d_ray.pipeline.progress import Display, RunProgress, make_display
+from fc4d_ray.pipeline.worker import Outcome, Portrait
+from fc4d_ray.store import layout
+from fc4d_ray.store.filesystem import Storage
+from fc4d_ray.store.location import open_output
+from fc4d_ray.store.manifest import ManifestCommitter
+from fc4d_ray.store.plans import avatar_plan
+from fc4d_ray.store.records import RecordBook
+from fc4d_ray.store.runs import RunBook, RunDocument, new_run_id, utc_now
+
+_log = logging.getLogger(__name__)
+_AVATARS_TOLD = 4
+_SUMMARY_COLUMNS = ["avatar_id", "status", "error_type", "plan_digest", "avatar_uri"]
+_UPDATE_COST_RATIO = 20
+"""A provisional manifest is written at most this rarely, measured in its own cost."""
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """How a run ended, counted over all rows of its inputs."""
+
+    output: str
+    run_id: str
+    rows: int
+    succeeded: int
+    failed: int
+    duplicates: int
+    worked: int
+    """Portraits this run brought to an end; 0 where all were done before."""
+    interrupted: bool
+    seconds: float
+    failures: dict[str, int] = field(default_factory=dict)
+    """Failed rows by error type."""
+    avatars: tuple[str, ...] = ()
+    """Where the first few avatars of these inputs are."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 all rows succeeded, 3 some portraits failed, 1 the run was interrupted."""
+        if self.interrupted:
+            return 1
+        return 3 if self.failed else 0
+
+
+@dataclass
+class RunSession:
+    """What a runner needs to know and where it reports to."""
+
+    run_id: str
+    storage: Storage
+    plan: Plan
+    config: RunConfig
+    portraits: list[Portrait]
+    """The portraits left to do."""
+    progress: RunProgress
+    display: Display
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Set when the user or the system asks to end."""
+
+    def stage_event(self, avatar_id: str, stage: str, event: str, number: float, text: str) -> None:
+        """A worker's report."""
+        self.progress.stage_event(avatar_id, stage, event, number, text)
+        self.display.stage_event(avatar_id, stage, event, number, text)
+
+    def portrait_ended(self, outcome: Outcome) -> None:
+        """A portrait's end."""
+        avatar_id = outcome.portrait.avatar_id
+        self.progress.portrait_ended(avatar_id, outcome.status, outcome.error_type)
+        text = ""
+        if outcome.status == "failed":
+            text = f"{outcome.error_type} in {outcome.stage}: {outcome.error_message}"
+        self.display.portrait_ended(avatar_id, outcome.status, text)
+
+
+Runner = Callable[[RunSession], None]
+
+
+def run(
+    arguments: Sequence[str],
+    output: str,
+    config: RunConfig,
+    *,
+    say: Callable[[str], None] = lambda line: None,
+) -> RunSummary:
+    """Turn portraits into avatars below ``output``; continues what an earlier run left.
+
+    ``say`` takes lines for the user. Raises ``ConfigError``, ``StoreError``, ``WeightsMissing`` and
+    ``RunError``; a portrait's failure raises nothing.
+    """
+    return run_inputs(collect_inputs(arguments), output, config, arguments=arguments, say=say)
+
+
+def run_inputs(
+    inputs: Inputs,
+    output: str,
+    config: RunConfig,
+    *,
+    arguments: Sequence[str] = (),
+    say: Callable[[str], None] = lambda line: None,
+) -> RunSummary:
+    """``run`` for rows that are collected already; ``arguments`` are only noted down."""
+    plan = make_plan(config)
+    storage = open_output(output, create=True)
+    return _Run(storage, inputs, plan, config, tuple(arguments), say).execute()
+
+
+def run_again(output: str, *, say: Callable[[str], None] = lambda line: None) -> RunSummary:
+    """The newest run once more, with its inputs and its configuration."""
+    storage = open_output(output)
+    runs = RunBook(storage).all()
+    if not runs:
+        raise ConfigError(f"{output} has seen no run yet")
+    latest = runs[-1]
+    config = parse_config(storage.read(layout.config(latest.config_digest)).decode())
+    inputs = identify_again(RunBook(storage).read_inputs(latest.inputs_path))
+    return run_inputs(inputs, output, config, arguments=latest.arguments, say=say)
+
+
+class _Run:
+    """The steps of one run."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        inputs: Inputs,
+        plan: Plan,
+        config: RunConfig,
+        arguments: tuple[str, ...],
+        say: Callable[[str], None],
+    ) -> None:
+        self._storage = storage
+        self._inputs = inputs
+        self._plan = plan
+        self._config = config
+        self._arguments = arguments
+        self._say = say
+        self._run_id = new_run_id()
+        self._runs = RunBook(storage)
+        self._committer = ManifestCommitter(storage)
+        self._began = time.monotonic()
+
+    def execute(self) -> RunSummary:
+        self._write_documents()
+        portraits = self._left_to_do()
+        session = self._session(portraits)
+        try:
+            if portraits:
+                with _graceful_stop(session.stop, self._say), self._updates(session):
+                    _runner(self._config)(session)
+        except BaseException as error:
+            self._end_badly(error)
+            raise
+        finally:
+            session.display.close()
+        return self._conclude(session)
+
+    def _write_documents(self) -> None:
+        config_path = layout.config(self._plan.config_digest)
+        self._storage.create(config_path, self._config.to_yaml().encode())
+        self._runs.start(
+            RunDocument(
+                run_id=self._run_id,
+                started_at=utc_now(),
+                plan_base=self._plan.base,
+                stages=self._plan.names,
+                config_digest=self._plan.config_digest,
+                inputs_path=self._runs.write_inputs(self._inputs.table),
+                rows=len(self._inputs),
+                runner=self._config.run.runner,
+                host=platform.node(),
+                pid=os.getpid(),
+                arguments=self._arguments,
+                software=_software(),
+            )
+        )
+
+    def _left_to_do(self) -> list[Portrait]:
+        rows = self._inputs.first_rows()
+        standings = RecordBook(self._storage).standings([str(row.avatar_id) for row in rows])
+        left, done, failed = [], 0, 0
+        for row in rows:
+            avatar_id = str(row.avatar_id)
+            standing = standings[avatar_id]
+            status = standing.status(avatar_plan(self._plan.base, avatar_id))
+            done += status == "succeeded"
+            failed += status == "failed"
+            if status == "pending":
+                left.append(
+                    Portrait(
+                        avatar_id=avatar_id,
+                        source_uri=row.source_uri,
+                        generation=standing.generation,
+                        face_box=row.face_box,
+                        landmarks=row.landmarks,
+                        columns=_plain_columns(row.columns or {}),
+                    )
+                )
+        self._announce(len(left), done, failed)
+        return left
+
+    def _announce(self, left: int, done: int, failed: int) -> None:
+        parts = [f"{len(self._inputs)} rows"]
+        if done:
+            parts.append(f"{done} done before")
+        if failed:
+            parts.append(f"{failed} failed before (fc4d retry {self._storage.uri} tries again)")
+        parts.append(f"{left} to do" if left else "nothing to do")
+        self._say(", ".join(parts))
+
+    def _session(self, portraits: list[Portrait]) -> RunSession:
+        progress = RunProgress(total=len(portraits), stages=self._plan.names)
+        return RunSession(
+            run_id=self._run_id,
+            storage=self._storage,
+            plan=self._plan,
+            config=self._config,
+            portraits=portraits,
+            progress=progress,
+            display=make_display(progress),
+        )
+
+    @contextlib.contextmanager
+    def _updates(self, session: RunSession) -> Iterator[None]:
+        """Refresh display, progress document and provisional manifest while the block runs."""
+        over = threading.Event()
+        thread = threading.Thread(target=self._update, args=(session, over), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _update(self, session: RunSession, over: threading.Event) -> None:
+        interval = self._config.run.progress_interval_s
+        published: set[str] = set()
+        due = time.monotonic() + interval
+        while not over.wait(0.2):
+            session.display.tick()
+            if time.monotonic() < due:
+                continue
+            began = time.monotonic()
+            try:
+                self._runs.progress(self._run_id, session.progress.snapshot())
+                news = set(session.progress.ended) - published
+                if news:
+                    self._committer.update(news)
+                    published |= news
+            except Exception:
+                # Derived documents only: the work itself must not stop for them, and a storage
+                # that is really out of order stops the workers' own commits.
+                _log.warning("the progress documents could not be written", exc_info=True)
+            cost = time.monotonic() - began
+            due = time.monotonic() + max(interval, _UPDATE_COST_RATIO * cost)
+
+    def _conclude(self, session: RunSession) -> RunSummary:
+        from fc4d_ray.pipeline.report import write_report
+
+        table = self._committer.finish()
+        self._runs.progress(self._run_id, session.progress.snapshot())
+        summary = self._summary(table, session)
+        write_report(self._storage, table)
+        self._runs.end(
+            self._run_id,
+            {
+                "succeeded": summary.succeeded,
+                "failed": summary.failed,
+                "duplicates": summary.duplicates,
+                "interrupted": summary.interrupted,
+                "seconds": round(summary.seconds, 1),
+            },
+        )
+        return summary
+
+    def _summary(self, table: Any, session: RunSession) -> RunSummary:
+        """Counts over this run's rows; the manifest may hold other runs' rows too."""
+        ends = {
+            row["avatar_id"]: row
+            for row in table.select(_SUMMARY_COLUMNS).to_pylist()
+            if row["avatar_id"] is not None and row["status"] != "duplicate"
+        }
+        succeeded = failed = duplicates = 0
+        failures: dict[str, int] = {}
+        seen: dict[str, None] = {}
+        for row in self._inputs.rows():
+            if row.avatar_id is not None and row.avatar_id in seen:
+                duplicates += 1
+                continue
+            if row.avatar_id is None:
+                status, error_type = "failed", row.error_type
+            else:
+                seen[row.avatar_id] = None
+                end = ends.get(row.avatar_id, {})
+                current = end.get("plan_digest") == avatar_plan(self._plan.base, row.avatar_id)
+                status = end.get("status") if current else None
+                error_type = end.get("error_type")
+            if status == "succeeded":
+                succeeded += 1
+            elif status == "failed":
+                failed += 1
+                failures[str(error_type)] = failures.get(str(error_type), 0) + 1
+        unfinished = len(self._inputs) - succeeded - failed - duplicates
+        if unfinished and not session.stop.is_set():
+            raise RunError(f"{unfinished} portraits came to no end; run the same command again")
+        return RunSummary(
+            output=self._storage.uri,
+            run_id=self._run_id,
+            rows=len(self._inputs),
+            succeeded=succeeded,
+            failed=failed,
+            duplicates=duplicates,
+            worked=len(session.progress.ended),
+            interrupted=session.stop.is_set() and unfinished > 0,
+            seconds=time.monotonic() - self._began,
+            failures=failures,
+            avatars=tuple(
+                ends[avatar_id]["avatar_uri"]
+                for avatar_id in seen
+                if ends.get(avatar_id, {}).get("status") == "succeeded"
+            )[:_AVATARS_TOLD],
+        )
+
+    def _end_badly(self, error: BaseException) -> None:
+        """Leave what is known; the storage itself may be what failed."""
+        with contextlib.suppress(Exception):
+            self._runs.end(self._run_id, {"error": f"{type(error).__name__}: {error}"})
+        with contextlib.suppress(Exception):
+            self._committer.finish()
+
+
+def _runner(config: RunConfig) -> Runner:
+    if config.run.runner == "local":
+        from fc4d_ray.pipeline.local_runner import run_locally
+
+        return run_locally
+    from fc4d_ray.pipeline.ray_runner import run_on_ray
+
+    return run_on_ray
+
+
+def _plain_columns(columns: dict[str, Any]) -> dict[str, Any]:
+    """The user's columns as JSON values; what JSON does not know becomes text."""
+    import json
+
+    return json.loads(json.dumps(columns, default=str))
+
+
+def _software() -> dict[str, str]:
+    from fc4d_ray import __version__
+
+    return {"fc4d_ray": __version__, "python": platform.python_version()}
+
+
+@contextlib.contextmanager
+def _graceful_stop(stop: threading.Event, say: Callable[[str], None]) -> Iterator[None]:
+    """First Ctrl-C or SIGTERM: finish cleanly. Second: at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {}
+
+    def handle(number: int, frame: object) -> None:
+        if stop.is_set():
+            signal.signal(number, previous[number])
+            raise KeyboardInterrupt
+        stop.set()
+        say("stopping; what is done is kept, the same command continues")
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous[number] = signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
