@@ -39,7 +39,7 @@ Inputs = Annotated[
     list[str],
     typer.Argument(
         metavar="INPUTS...",
-        help="Image files, folders, globs, s3:// prefixes, CSV or Parquet tables with a uri column.",
+        help="Image files, folders, globs, s3:// prefixes, CSV or Parquet tables with a column uri",
     ),
 ]
 OutArgument = Annotated[str, typer.Argument(metavar="OUT", help="Output location of earlier runs.")]
@@ -148,8 +148,8 @@ def _conclude(summary: RunSummary) -> None:
 
 def _print_status(found: dict[str, Any]) -> None:
     say(
-        f"{found['portraits']} portraits: {found['succeeded']} succeeded, {found['failed']} failed, "
-        f"{found['duplicates']} duplicates; {found['pending']} left of the newest run"
+        f"{found['portraits']} portraits: {found['succeeded']} succeeded, "
+        f"{found['failed']} failed, {found['duplicates']} duplicates; {found['pending']} left of the newest run"
     )
     for error_type, count in sorted(found["failures"].items(), key=lambda item: -item[1]):
         say(f"  {count} {error_type}")

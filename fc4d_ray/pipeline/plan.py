@@ -1,4 +1,4 @@
-"""What a run will do to every portrait: stages, configs, weights, versions, and the digest of it."""
+"""What a run does to every portrait: stages, configs, weights, versions, and their digest."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The manifest: one row per portrait, derived from the records and rebuildable at any time.
 
-``part-00000.parquet`` is replaced as a whole when a run ends, so a plain reader of the folder always
-sees every portrait exactly once. While a run goes on, ``_current.parquet`` holds what is known so
+``part-00000.parquet`` is replaced as a whole when a run ends, so a plain reader of the folder
+always sees every portrait exactly once. While a run goes on, ``_current.parquet`` holds what is known so
 far; plain readers skip it, ``read_manifest`` prefers it.
 """
 
@@ -120,8 +120,9 @@ class ManifestCommitter:
     def derive(self, only: Collection[str] | None = None) -> pa.Table:
         """The manifest as the runs' documents and the avatars' records tell it.
 
-        ``only`` limits the look at the storage to these avatars. A row that the newest run has not finished shows its last known end, so that an interrupted
-        run with another configuration hides nothing.
+        ``only`` limits the look at the storage to these avatars. A row that the newest run has not
+        finished shows its last known end, so that an interrupted run with another configuration
+        hides nothing.
         """
         rows: dict[tuple[str, int], _Row] = {}
         stages: dict[str, None] = {}
