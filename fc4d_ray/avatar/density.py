@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fc4d_ray.avatar.binding import quaternion_to_matrix
 from fc4d_ray.avatar.gaussians import Gaussians, concatenate
+from fc4d_ray.errors import ConfigError
 
 _SPLIT_SHRINK = 1.6
 _CHILDREN = 2
@@ -57,19 +58,20 @@ class DensityConfig:
 
     def __post_init__(self) -> None:
         if self.interval < 1:
-            raise ValueError(f"density.interval must be at least 1, got {self.interval}")
+            raise ConfigError(f"density.interval must be at least 1, got {self.interval}")
         if not 0 < self.reset_opacity < 1:
-            raise ValueError(f"density.reset_opacity must be in (0, 1), got {self.reset_opacity}")
+            raise ConfigError(f"density.reset_opacity must be in (0, 1), got {self.reset_opacity}")
 
     def edits_at(self, step: int) -> bool:
         """Whether splats are added and removed after ``step`` (counted from 1) of the stage."""
         inside = self.start_step < step < self.stop_step
         return self.enabled and inside and step % self.interval == 0
 
-    def resets_at(self, step: int) -> bool:
-        """Whether opacities are reset after ``step``."""
-        due = self.reset_interval > 0 and step % self.reset_interval == 0
-        return self.enabled and due and step < self.stop_step
+    def resets_at(self, step: int, white_background: bool) -> bool:
+        """Whether opacities are reset after ``step``; on white once more when edits begin."""
+        if not self.enabled or self.reset_interval == 0 or step >= self.stop_step:
+            return False
+        return step % self.reset_interval == 0 or (white_background and step == self.start_step)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from fc4d_ray.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class LearningRateConfig:
@@ -34,10 +36,10 @@ class LearningRateConfig:
     def __post_init__(self) -> None:
         for name in ("position", "position_final"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"rates.{name} must be positive, got {getattr(self, name)}")
+                raise ConfigError(f"rates.{name} must be positive, got {getattr(self, name)}")
         for name in ("scale", "rotation", "opacity", "sh0", "shN"):
             if getattr(self, name) < 0:
-                raise ValueError(f"rates.{name} must not be negative, got {getattr(self, name)}")
+                raise ConfigError(f"rates.{name} must not be negative, got {getattr(self, name)}")
 
 
 def log_linear(step: float, first: float, last: float, steps: int) -> float:

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fc4d_ray.errors import ConfigError
+
 WINDOW = 11
 SIGMA_PX = 1.5
 _C1, _C2 = 0.01**2, 0.03**2
@@ -38,11 +40,13 @@ class LossConfig:
     """Weight of the mean excess of splat scales."""
     scale_threshold: float = 0.6
     """Splat scale that is free, in triangle units."""
+    metric: bool = False
+    """Measure both excesses in metres instead, with thresholds in metres (upstream's variant)."""
 
     def __post_init__(self) -> None:
         for name in ("l1", "ssim", "alpha", "position", "scale"):
             if getattr(self, name) < 0:
-                raise ValueError(f"losses.{name} must not be negative, got {getattr(self, name)}")
+                raise ConfigError(f"losses.{name} must not be negative, got {getattr(self, name)}")
 
 
 def pixel_loss(image: Tensor, target: Tensor, config: LossConfig) -> Tensor:

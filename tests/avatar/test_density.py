@@ -16,6 +16,7 @@ from fc4d_ray.avatar.density import (
 )
 from fc4d_ray.avatar.gaussians import Gaussians
 from fc4d_ray.avatar.initialise import initialise
+from fc4d_ray.errors import ConfigError
 
 
 def kit_gaussians(kit) -> Gaussians:
@@ -122,7 +123,8 @@ def test_statistics_are_in_normalised_device_units_and_zero_for_the_unseen():
 def test_when_edits_and_resets_are_due():
     config = DensityConfig(start_step=500, stop_step=1000, interval=100, reset_interval=300)
     assert [s for s in range(1, 1200) if config.edits_at(s)] == [600, 700, 800, 900]
-    assert [s for s in range(1, 1200) if config.resets_at(s)] == [300, 600, 900]
+    assert [s for s in range(1, 1200) if config.resets_at(s, False)] == [300, 600, 900]
+    assert [s for s in range(1, 1200) if config.resets_at(s, True)] == [300, 500, 600, 900]
     assert not DensityConfig(enabled=False).edits_at(600)
-    with pytest.raises(ValueError, match=r"density\.interval"):
+    with pytest.raises(ConfigError, match=r"density\.interval"):
         DensityConfig(interval=0)

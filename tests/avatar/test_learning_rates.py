@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fc4d_ray.avatar.learning_rates import LearningRateConfig, log_linear
+from fc4d_ray.errors import ConfigError
 
 
 def test_parity_of_the_position_schedule(kit):
@@ -16,7 +17,7 @@ def test_no_steps_means_the_final_rate():
 
 
 def test_unusable_rates_are_refused():
-    with pytest.raises(ValueError, match=r"rates\.position must"):
+    with pytest.raises(ConfigError, match=r"rates\.position must"):
         LearningRateConfig(position=0)
-    with pytest.raises(ValueError, match=r"rates\.opacity"):
+    with pytest.raises(ConfigError, match=r"rates\.opacity"):
         LearningRateConfig(opacity=-1)

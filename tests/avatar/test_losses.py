@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from fc4d_ray.avatar.losses import LossConfig, blur, pixel_loss, psnr, ssim
+from fc4d_ray.errors import ConfigError
 
 
 def images(kit, dtype=torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
@@ -52,5 +53,5 @@ def test_blur_equals_zero_padded_convolution():
 
 
 def test_negative_weights_are_refused():
-    with pytest.raises(ValueError, match=r"losses\.ssim"):
+    with pytest.raises(ConfigError, match=r"losses\.ssim"):
         LossConfig(ssim=-0.1)
