@@ -258,8 +258,13 @@ def exp_of_negative(typingctx: Any, lanes: Any) -> Any:
             return ir.Constant(vector, [value] * LANES)
 
         if sig.args[0].element == types.float64:
-            function = builder.module.declare_intrinsic("llvm.exp", [vector])
-            return builder.call(function, [builder.fneg(args[0])])
+            function = builder.module.declare_intrinsic("llvm.exp", [vector.element])
+            result = ir.Constant(vector, ir.Undefined)
+            for lane in range(LANES):
+                argument = builder.fneg(builder.extract_element(args[0], _index(lane)))
+                value = builder.call(function, [argument])
+                result = builder.insert_element(result, value, _index(lane))
+            return result
         # y = 0.75 - x / 4, then the fourth power of e^(y - 0.75).
         y = builder.fsub(constant(0.75), builder.fmul(args[0], constant(0.25)))
         p = constant(EXP_COEFFICIENTS[0])
