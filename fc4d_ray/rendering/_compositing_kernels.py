@@ -41,6 +41,11 @@ STRIDE = TILE_WIDTH + LANES
 
 PIXELS = TILE_HEIGHT * STRIDE
 
+MARGIN = np.float32(0.002)
+AROUND = np.float32(0.51)
+"""An interval is widened by this share of the ellipse's half-width, for rounding, and by this many
+pixels, from its ends to pixel centres. What lies outside the ellipse is then masked exactly."""
+
 CHECK_EVERY = 64
 """After so many splats the forward pass looks whether its tile still has an open pixel."""
 
@@ -53,22 +58,21 @@ def _tile_box(tile, width, height):
 
 
 @njit(cache=True, nogil=True)
-def _rows(record, top, bottom):
+def _rows(mean_y, half_height, top, bottom):
     """Rows ``[y0, y1)`` of the tile that the ellipse may reach, a hair more."""
-    half = record[9] * 1.002 + 0.51
-    y0 = max(top, int(min(max(ceil(record[1] - half), -1.0), 1e9)))
-    y1 = min(bottom, int(min(max(floor(record[1] + half), -1.0), 1e9)))
+    half = half_height * 1.002 + 0.51
+    y0 = max(top, int(min(max(ceil(mean_y - half), -1.0), 1e9)))
+    y1 = min(bottom, int(min(max(floor(mean_y + half), -1.0), 1e9)))
     return y0, y1
 
 
 @njit(cache=True, nogil=True)
-def _columns(record, dy, left, right):
-    """Pixels ``[x0, x1)`` of a tile's row that may lie inside the ellipse, a hair more."""
-    inverse = record[10]
-    square = record[6] - record[7] * dy * dy
-    half = sqrt(square) * inverse if square > 0 else square * 0
-    half += record[8] * 0.002 + 0.51
-    centre = record[0] - record[3] * dy * inverse
+def _columns(centre, square, inverse_xx, margin, left, right):
+    """Pixels ``[x0, x1)`` of a tile's row that may lie inside the ellipse, a hair more.
+
+    ``centre`` is the middle of the interval, ``square`` the discriminant of sigma(x) = tau.
+    """
+    half = (sqrt(square) * inverse_xx if square > 0 else square * 0) + margin
     x0 = max(left, int(min(max(ceil(centre - half), -1.0), 1e9)))
     x1 = min(right, int(min(max(floor(centre + half), -1.0), 1e9)))
     return x0, x1
@@ -100,7 +104,7 @@ def composite_forward(
     height, width, depth = image.shape
     dtype = records.dtype.type
     one, half, zero = dtype(1.0), dtype(0.5), dtype(0.0)
-    cap, min_alpha = dtype(alpha_cap), dtype(MIN_ALPHA)
+    cap_lanes, min_alpha = repeat(dtype(alpha_cap)), dtype(MIN_ALPHA)
     stop, max_sigma = dtype(STOP_TRANSMITTANCE), dtype(MAX_SIGMA)
     # Transmittance of finished pixels is kept negative; beyond the image it is 0.
     open_t = np.empty(PIXELS, records.dtype)
@@ -118,21 +122,24 @@ def composite_forward(
             if (pair - starts[tile]) % CHECK_EVERY == CHECK_EVERY - 1 and not _is_open(open_t):
                 break
             rank = ranks[pair]
-            r = records[rank]
-            cap_lanes = repeat(cap)
-            y0, y1 = _rows(r, top, bottom)
+            mean_x, mean_y = records[rank, 0], records[rank, 1]
+            xx, xy, yy = records[rank, 2], records[rank, 3], records[rank, 4]
+            opacity, reach, det = records[rank, 5], records[rank, 6], records[rank, 7]
+            margin, inverse_xx = records[rank, 8] * MARGIN + AROUND, records[rank, 10]
+            y0, y1 = _rows(mean_y, records[rank, 9], top, bottom)
             for y in range(y0, y1):
-                dy = dtype(y) + half - r[1]
-                x0, x1 = _columns(r, dy, left, right)
-                slope, offset = r[3] * dy, half * r[4] * dy * dy
+                dy = dtype(y) + half - mean_y
+                slope, offset = xy * dy, half * yy * dy * dy
+                centre, square = mean_x - slope * inverse_xx, reach - det * dy * dy
+                x0, x1 = _columns(centre, square, inverse_xx, margin, left, right)
                 row = (y - top) * STRIDE - left
                 for x in range(x0, x1, LANES):
                     at = row + x
                     t = load(open_t, at)
-                    dx = ramp(dtype(x) + half - r[0])
-                    sigma = (dx * (half * r[2]) + slope) * dx + offset
-                    alpha = exp_of_negative(sigma) * r[5]
-                    alpha = select(alpha < cap, alpha, cap_lanes)
+                    dx = ramp(dtype(x) + half - mean_x)
+                    sigma = (dx * (half * xx) + slope) * dx + offset
+                    alpha = exp_of_negative(sigma) * opacity
+                    alpha = select(alpha < cap_lanes, alpha, cap_lanes)
                     seen = (t > zero) & (sigma >= zero) & (sigma < max_sigma) & (alpha >= min_alpha)
                     if not some(seen):
                         continue
@@ -202,7 +209,7 @@ def composite_backward(
     height, width, depth = g_image.shape
     dtype = records.dtype.type
     one, half, zero = dtype(1.0), dtype(0.5), dtype(0.0)
-    cap, min_alpha, max_sigma = dtype(alpha_cap), dtype(MIN_ALPHA), dtype(MAX_SIGMA)
+    cap_lanes, min_alpha, max_sigma = repeat(dtype(alpha_cap)), dtype(MIN_ALPHA), dtype(MAX_SIGMA)
     open_t = np.empty(PIXELS, records.dtype)
     counted = np.empty(PIXELS, records.dtype)
     behind = np.empty(PIXELS, records.dtype)  # colour gradient dot what lies behind
@@ -226,15 +233,18 @@ def composite_backward(
         for pair in range(starts[tile] + n_pairs - 1, starts[tile] - 1, -1):
             number = dtype(pair - starts[tile] + 1)
             rank = ranks[pair]
-            r = records[rank]
+            mean_x, mean_y = records[rank, 0], records[rank, 1]
+            xx, xy, yy = records[rank, 2], records[rank, 3], records[rank, 4]
+            opacity, reach, det = records[rank, 5], records[rank, 6], records[rank, 7]
+            margin, inverse_xx = records[rank, 8] * MARGIN + AROUND, records[rank, 10]
             g_feature[:] = zero
             m0 = m1 = m2 = m3 = m4 = m5 = m6 = m7 = nothing
-            cap_lanes = repeat(cap)
-            y0, y1 = _rows(r, top, bottom)
+            y0, y1 = _rows(mean_y, records[rank, 9], top, bottom)
             for y in range(y0, y1):
-                dy = dtype(y) + half - r[1]
-                x0, x1 = _columns(r, dy, left, right)
-                slope, offset = r[3] * dy, half * r[4] * dy * dy
+                dy = dtype(y) + half - mean_y
+                slope, offset = xy * dy, half * yy * dy * dy
+                centre, square = mean_x - slope * inverse_xx, reach - det * dy * dy
+                x0, x1 = _columns(centre, square, inverse_xx, margin, left, right)
                 row = (y - top) * STRIDE - left
                 s0 = s1 = s2 = nothing
                 for x in range(x0, x1, LANES):
@@ -242,10 +252,10 @@ def composite_backward(
                     taken = load(counted, at) >= number
                     if not some(taken):
                         continue
-                    dx = ramp(dtype(x) + half - r[0])
-                    sigma = (dx * (half * r[2]) + slope) * dx + offset
-                    raw = exp_of_negative(sigma) * r[5]
-                    alpha = select(raw < cap, raw, cap_lanes)
+                    dx = ramp(dtype(x) + half - mean_x)
+                    sigma = (dx * (half * xx) + slope) * dx + offset
+                    raw = exp_of_negative(sigma) * opacity
+                    alpha = select(raw < cap_lanes, raw, cap_lanes)
                     taken = taken & (sigma >= zero) & (sigma < max_sigma) & (alpha >= min_alpha)
                     alpha = select(taken, alpha, zero)
                     inverse = one / (one - alpha)
@@ -260,14 +270,14 @@ def composite_backward(
                     store(open_t, at, t)
                     store(behind, at, b + weight * dot)
                     # Saturated splats pass nothing on to opacity and sigma.
-                    s = select(raw <= cap, alpha * (b * inverse - dot * t), zero)
+                    s = select(raw <= cap_lanes, alpha * (b * inverse - dot * t), zero)
                     s0 = s0 + s
                     s1 = s1 + s * dx
                     s2 = s2 + s * dx * dx
                     if absolute:
-                        g = s * (dx * r[2] + slope)
+                        g = s * (dx * xx + slope)
                         m6 = m6 + select(g < zero, zero - g, g)
-                        g = s * (dx * r[3] + r[4] * dy)
+                        g = s * (dx * xy + yy * dy)
                         m7 = m7 + select(g < zero, zero - g, g)
                 m0 = m0 + s0
                 m1 = m1 + s1
@@ -275,13 +285,11 @@ def composite_backward(
                 m3 = m3 + s2
                 m4 = m4 + s1 * dy
                 m5 = m5 + s0 * (dy * dy)
-            m = moments[pair]
-            m[0], m[1], m[2], m[3] = total(m0), total(m1), total(m2), total(m3)
-            m[4], m[5] = total(m4), total(m5)
-            if absolute:
-                m[6], m[7] = total(m6), total(m7)
+            moments[pair, 0], moments[pair, 1], moments[pair, 2] = total(m0), total(m1), total(m2)
+            moments[pair, 3], moments[pair, 4], moments[pair, 5] = total(m3), total(m4), total(m5)
+            moments[pair, 6], moments[pair, 7] = total(m6), total(m7)
             for k in range(depth):
-                m[MOMENTS + k] = total(load(g_feature, k * LANES))
+                moments[pair, MOMENTS + k] = total(load(g_feature, k * LANES))
 
 
 @njit(cache=True, nogil=True)
@@ -300,22 +308,25 @@ def gather_gradients(
     g_absolute,  # out [N, 2]
 ):
     """Sum the pairs of the splats ``[first, last)`` (depth order), always in the same order."""
-    total = np.empty(moments.shape[1], np.float64)
+    # No row views in these loops: each would count references, an atomic write that the threads
+    # would fight over.
+    width = moments.shape[1]
+    sums = np.empty(width, np.float64)
     for rank in range(first, last):
-        total[:] = 0.0
+        sums[:] = 0.0
         for pair in range(splat_starts[rank], splat_starts[rank + 1]):
-            row = moments[slots[pair]]
-            for k in range(len(total)):
-                total[k] += row[k]
+            slot = slots[pair]
+            for k in range(width):
+                sums[k] += moments[slot, k]
         n = order[rank]
-        r = records[rank]
-        g_means2d[n, 0] = -(r[2] * total[1] + r[3] * total[2])
-        g_means2d[n, 1] = -(r[3] * total[1] + r[4] * total[2])
-        g_conics[n, 0] = 0.5 * total[3]
-        g_conics[n, 1] = total[4]
-        g_conics[n, 2] = 0.5 * total[5]
-        g_opacities[n] = -total[0] / r[5]
-        g_absolute[n, 0] = total[6]
-        g_absolute[n, 1] = total[7]
-        for k in range(g_features.shape[1]):
-            g_features[n, k] = total[MOMENTS + k]
+        xx, xy, yy = records[rank, 2], records[rank, 3], records[rank, 4]
+        g_means2d[n, 0] = -(xx * sums[1] + xy * sums[2])
+        g_means2d[n, 1] = -(xy * sums[1] + yy * sums[2])
+        g_conics[n, 0] = 0.5 * sums[3]
+        g_conics[n, 1] = sums[4]
+        g_conics[n, 2] = 0.5 * sums[5]
+        g_opacities[n] = -sums[0] / records[rank, 5]
+        g_absolute[n, 0] = sums[6]
+        g_absolute[n, 1] = sums[7]
+        for k in range(width - MOMENTS):
+            g_features[n, k] = sums[MOMENTS + k]

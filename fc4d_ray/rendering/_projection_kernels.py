@@ -37,15 +37,18 @@ def _rotation(w, x, y, z, out):
 
 
 @njit(cache=True, nogil=True)
-def _project_one(mean, quat, scale, view, intrinsics, size, local, rotation, axes, image_axes):
+def _project_one(
+    n, means, quats, scales, view, intrinsics, size, local, rotation, axes, image_axes
+):
     """Intermediate values both passes need.
 
     Fills ``local`` (camera-space x, y, z, clamped tx, ty, whether clamped x, y, quaternion norm),
     ``rotation`` (3, 3), ``axes`` (3, 3: camera-space principal axes times scale, S_c = A A^T) and
     ``image_axes`` (2, 3: J A, so that S = B B^T).
     """
+    mx, my, mz = np.float64(means[n, 0]), np.float64(means[n, 1]), np.float64(means[n, 2])
     for i in range(3):
-        local[i] = view[i, 0] * mean[0] + view[i, 1] * mean[1] + view[i, 2] * mean[2] + view[i, 3]
+        local[i] = view[i, 0] * mx + view[i, 1] * my + view[i, 2] * mz + view[i, 3]
     x, y, z = local[0], local[1], local[2]
     fx, fy, cx, cy = intrinsics[0], intrinsics[1], intrinsics[2], intrinsics[3]
     margin_x = TANGENT_MARGIN * size[0] / fx
@@ -57,10 +60,10 @@ def _project_one(mean, quat, scale, view, intrinsics, size, local, rotation, axe
     local[5] = 0.0 if tan_x == x / z else 1.0
     local[6] = 0.0 if tan_y == y / z else 1.0
     qw, qx, qy, qz = (
-        np.float64(quat[0]),
-        np.float64(quat[1]),
-        np.float64(quat[2]),
-        np.float64(quat[3]),
+        np.float64(quats[n, 0]),
+        np.float64(quats[n, 1]),
+        np.float64(quats[n, 2]),
+        np.float64(quats[n, 3]),
     )
     norm = sqrt(qw * qw + qx * qx + qy * qy + qz * qz)
     local[7] = norm
@@ -73,7 +76,7 @@ def _project_one(mean, quat, scale, view, intrinsics, size, local, rotation, axe
                 view[i, 0] * rotation[0, j]
                 + view[i, 1] * rotation[1, j]
                 + view[i, 2] * rotation[2, j]
-            ) * scale[j]
+            ) * scales[n, j]
     for j in range(3):
         image_axes[0, j] = fx / z * (axes[0, j] - tan_x * axes[2, j])
         image_axes[1, j] = fy / z * (axes[1, j] - tan_y * axes[2, j])
@@ -108,9 +111,7 @@ def project_forward(
         z += view[2, 3]
         if not (z >= near and z <= far):
             continue
-        _project_one(
-            means[n], quats[n], scales[n], view, intrinsics, size, local, rotation, axes, b
-        )
+        _project_one(n, means, quats, scales, view, intrinsics, size, local, rotation, axes, b)
         if local[7] == 0.0:
             continue
         sxx = b[0, 0] * b[0, 0] + b[0, 1] * b[0, 1] + b[0, 2] * b[0, 2]
@@ -147,9 +148,9 @@ def project_forward(
 
 
 @njit(cache=True, nogil=True)
-def _quaternion_gradient(quat, norm, g, out):
+def _quaternion_gradient(n, quats, norm, g, out):
     """Pull the gradient ``g`` (3, 3) of the rotation matrix back to the raw quaternion."""
-    w, x, y, z = quat[0] / norm, quat[1] / norm, quat[2] / norm, quat[3] / norm
+    w, x, y, z = quats[n, 0] / norm, quats[n, 1] / norm, quats[n, 2] / norm, quats[n, 3] / norm
     gw = 2.0 * (x * (g[2, 1] - g[1, 2]) + y * (g[0, 2] - g[2, 0]) + z * (g[1, 0] - g[0, 1]))
     gx = 2.0 * (
         y * (g[0, 1] + g[1, 0])
@@ -170,14 +171,14 @@ def _quaternion_gradient(quat, norm, g, out):
         - 2.0 * z * (g[0, 0] + g[1, 1])
     )
     along = gw * w + gx * x + gy * y + gz * z
-    out[0] += (gw - along * w) / norm
-    out[1] += (gx - along * x) / norm
-    out[2] += (gy - along * y) / norm
-    out[3] += (gz - along * z) / norm
+    out[n, 0] += (gw - along * w) / norm
+    out[n, 1] += (gx - along * x) / norm
+    out[n, 2] += (gy - along * y) / norm
+    out[n, 3] += (gz - along * z) / norm
 
 
 @njit(cache=True, nogil=True)
-def _covariance_gradient(b, eps2d, g_conic, g_compensation, out):
+def _covariance_gradient(n, b, eps2d, g_conics, g_compensations, out):
     """Gradient (2, 2) of the blurred covariance from those of its inverse and the compensation."""
     sharp_xx = b[0, 0] * b[0, 0] + b[0, 1] * b[0, 1] + b[0, 2] * b[0, 2]
     sxy = b[0, 0] * b[1, 0] + b[0, 1] * b[1, 1] + b[0, 2] * b[1, 2]
@@ -186,13 +187,14 @@ def _covariance_gradient(b, eps2d, g_conic, g_compensation, out):
     det = sxx * syy - sxy * sxy
     ca, cb, cc = syy / det, -sxy / det, sxx / det
     # d(inverse) = -C dS C; the conic's off-diagonal number stands for both entries.
-    va, vb, vc = np.float64(g_conic[0]), 0.5 * g_conic[1], np.float64(g_conic[2])
+    va, vb, vc = np.float64(g_conics[n, 0]), 0.5 * g_conics[n, 1], np.float64(g_conics[n, 2])
     p00, p01 = ca * va + cb * vb, ca * vb + cb * vc
     p10, p11 = cb * va + cc * vb, cb * vb + cc * vc
     out[0] = -(p00 * ca + p01 * cb)
     out[1] = -(p00 * cb + p01 * cc)
     out[2] = -(p10 * cb + p11 * cc)
     ratio = (sharp_xx * sharp_yy - sxy * sxy) / det
+    g_compensation = g_compensations[n]
     if g_compensation != 0.0 and ratio > 0.0:
         factor = g_compensation / (2.0 * sqrt(ratio) * det)
         out[0] += factor * (sharp_yy - ratio * syy)
@@ -230,10 +232,9 @@ def project_backward(
     for n in range(first, last):
         if radii[n, 0] <= 0 and radii[n, 1] <= 0:
             continue
-        scale = scales[n]
-        _project_one(means[n], quats[n], scale, view, intrinsics, size, local, rotation, axes, b)
+        _project_one(n, means, quats, scales, view, intrinsics, size, local, rotation, axes, b)
         x, y, z, tx, ty = local[0], local[1], local[2], local[3], local[4]
-        _covariance_gradient(b, limits[3], g_conics[n], g_compensations[n], g_cov)
+        _covariance_gradient(n, b, limits[3], g_conics, g_compensations, g_cov)
         for j in range(3):
             g_b[0, j] = 2.0 * (g_cov[0] * b[0, j] + g_cov[1] * b[1, j])
             g_b[1, j] = 2.0 * (g_cov[1] * b[0, j] + g_cov[2] * b[1, j])
@@ -266,14 +267,14 @@ def project_backward(
                     + view[1, i] * g_axes[1, j]
                     + view[2, i] * g_axes[2, j]
                 )
-                g_rotation[i, j] = g_world * scale[j]
+                g_rotation[i, j] = g_world * scales[n, j]
                 g_scales[n, j] += g_world * rotation[i, j]
-        _quaternion_gradient(quats[n], local[7], g_rotation, g_quats[n])
+        _quaternion_gradient(n, quats, local[7], g_rotation, g_quats)
         for i in range(3):
             for k in range(3):
                 g_view[i, k] += g_point[i] * means[n, k] + (
-                    g_axes[i, 0] * rotation[k, 0] * scale[0]
-                    + g_axes[i, 1] * rotation[k, 1] * scale[1]
-                    + g_axes[i, 2] * rotation[k, 2] * scale[2]
+                    g_axes[i, 0] * rotation[k, 0] * scales[n, 0]
+                    + g_axes[i, 1] * rotation[k, 1] * scales[n, 1]
+                    + g_axes[i, 2] * rotation[k, 2] * scales[n, 2]
                 )
             g_view[i, 3] += g_point[i]
