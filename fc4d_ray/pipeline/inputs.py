@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif")
-    + (".avif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm", ".tga")
+    f".{name}"
+    for name in (
+        *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "dib", "tif", "tiff", "gif"),
+        *("avif", "jp2", "ppm", "pgm", "pbm", "pnm", "tga"),
+    )
 )
 TABLE_SUFFIXES = frozenset((".csv", ".parquet", ".pq"))
 OWN_PREFIX = "fc4d:"

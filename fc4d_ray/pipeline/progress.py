@@ -70,6 +70,11 @@ class RunProgress:
                 self.running.pop(key)
                 self.started.pop(key, None)
 
+    def running_since(self, avatar_id: str) -> float | None:
+        """When the portrait's stage at work began (seconds since the epoch), None if none is."""
+        with self._lock:
+            return next((t for (owner, _), t in self.started.items() if owner == avatar_id), None)
+
     def count(self, status: str) -> int:
         """Portraits that ended with ``status``."""
         return sum(1 for ended in self.ended.values() if ended == status)

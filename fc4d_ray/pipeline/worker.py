@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
 import math
 import os
@@ -48,10 +49,6 @@ class Portrait:
     landmarks: Any = None
     columns: Mapping[str, Any] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, for a row."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -59,10 +56,20 @@ class Outcome:
 
     portrait: Portrait
     status: str
-    """``running`` (further stages follow), ``succeeded`` or ``failed``."""
+    """``running`` (further stages follow), ``succeeded``, ``failed``; ``aborted`` ends the run."""
     stage: str | None = None
     error_type: str | None = None
     error_message: str | None = None
+
+    def to_text(self) -> str:
+        """JSON, for a row."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_text(cls, text: str) -> Outcome:
+        """Inverse of ``to_text``."""
+        values = json.loads(text)
+        return cls(**values | {"portrait": Portrait(**values["portrait"])})
 
 
 Report = Callable[[str, str, str, float, str], None]
@@ -207,7 +214,6 @@ class _PortraitWork:
         return None
 
     def _make(self, stage_plan: StagePlan, work: Work) -> Artifact:
-        stage = self._worker.stage(stage_plan)
         inputs = {name: self._store.open(self._artifacts[name]) for name in stage_plan.requires}
         source = self._fetch_source()
         checkpoint = self._checkpoint(work)
@@ -215,6 +221,7 @@ class _PortraitWork:
             self._worker._ledger.attempt(work, self._portrait.generation),
             self._store.attempt(work) as attempt,
         ):
+            stage = self._worker.stage(stage_plan)
             context = StageContext(
                 source=source,
                 inputs=inputs,
@@ -275,34 +282,20 @@ class _PortraitWork:
         return self._source
 
     def _failed(self, stage: StagePlan, error: Exception) -> Outcome:
-        avatar_id = self._portrait.avatar_id
-        error_type = type(error).__name__
-        message = str(error)[:_MESSAGE_CHARACTERS] or error_type
-        trace_path = layout.trace(avatar_id, stage.name, os.urandom(6).hex())
-        trace = "".join(traceback.format_exception(error))
-        self._store.storage.create(trace_path, trace.encode(errors="replace"))
-        self._worker._records.write_failed(
-            FailureRecord(
-                avatar_id=avatar_id,
-                plan=self._plan_digest,
-                generation=self._portrait.generation,
-                config_digest=self._plan.config_digest,
-                source_uri=self._portrait.source_uri,
-                stage=stage.name,
-                error_type=error_type,
-                error_message=message,
-                trace_path=trace_path,
-                created_at=utc_now(),
-                facts=self._facts(),
-                seconds=self._seconds(),
-            )
+        outcome = record_failure(
+            self._store.storage,
+            self._plan,
+            self._portrait,
+            stage.name,
+            error,
+            facts=self._facts(),
+            seconds=self._seconds(),
         )
-        self._worker._report(avatar_id, stage.name, "failed", 0.0, f"{error_type}: {message}")
+        text = f"{outcome.error_type}: {outcome.error_message}"
+        self._worker._report(self._portrait.avatar_id, stage.name, "failed", 0.0, text)
         level = logging.INFO if isinstance(error, FC4DError) else logging.WARNING
-        _log.log(
-            level, "portrait %s failed in %s: %s: %s", avatar_id, stage.name, error_type, message
-        )
-        return Outcome(self._portrait, "failed", stage.name, error_type, message)
+        _log.log(level, "%s failed in %s: %s", self._portrait.avatar_id, stage.name, text)
+        return outcome
 
     def _finish(self) -> None:
         last = self._artifacts[self._plan.names[-1]]
@@ -325,6 +318,41 @@ class _PortraitWork:
 
     def _seconds(self) -> dict[str, float]:
         return {name: artifact.seconds for name, artifact in self._artifacts.items()}
+
+
+def record_failure(
+    storage: Storage,
+    plan: Plan,
+    portrait: Portrait,
+    stage: str,
+    error: BaseException,
+    *,
+    facts: Mapping[str, Any] | None = None,
+    seconds: Mapping[str, float] | None = None,
+) -> Outcome:
+    """Write a portrait's failure record and its stack trace."""
+    error_type = type(error).__name__
+    message = str(error)[:_MESSAGE_CHARACTERS] or error_type
+    trace_path = layout.trace(portrait.avatar_id, stage, os.urandom(6).hex())
+    trace = "".join(traceback.format_exception(error))
+    storage.create(trace_path, trace.encode(errors="replace"))
+    RecordBook(storage).write_failed(
+        FailureRecord(
+            avatar_id=portrait.avatar_id,
+            plan=avatar_plan(plan.base, portrait.avatar_id),
+            generation=portrait.generation,
+            config_digest=plan.config_digest,
+            source_uri=portrait.source_uri,
+            stage=stage,
+            error_type=error_type,
+            error_message=message,
+            trace_path=trace_path,
+            created_at=utc_now(),
+            facts=facts or {},
+            seconds=seconds or {},
+        )
+    )
+    return Outcome(portrait, "failed", stage, error_type, message)
 
 
 @contextlib.contextmanager
