@@ -47,7 +47,7 @@ def warp_to_view(
     """
     points = lift(target_depth, target_camera)
     pixels, depth = project(points, source_camera)
-    seen = _closest_depth(source_depth, pixels, depth)
+    seen = closest_depth(source_depth, pixels, depth)
     inside = _inside(pixels, source_camera) & (depth > 0) & (target_depth > 0)
     visible = inside & (seen > 0) & ((seen - depth).abs() <= depth_tolerance_m)
     image = sample(source_image, pixels, mode=mode)
@@ -99,7 +99,7 @@ def facing(depth: Tensor, camera: Camera) -> Tensor:
     normal = normal / normal.norm(dim=-1, keepdim=True).clamp_min(1e-12)
     position = torch.as_tensor(camera.position).to(depth)
     ray = position - points
-    ray = ray / ray.norm(dim=-1, keepdim=True)
+    ray = ray / ray.norm(dim=-1, keepdim=True).clamp_min(1e-12)
     return (normal * ray).sum(-1).abs() * (depth > 0)
 
 
@@ -117,7 +117,7 @@ def _inside(pixels: Tensor, camera: Camera) -> Tensor:
     return (x >= 0) & (y >= 0) & (x <= camera.width) & (y <= camera.height)
 
 
-def _closest_depth(depth: Tensor, pixels: Tensor, wanted: Tensor) -> Tensor:
+def closest_depth(depth: Tensor, pixels: Tensor, wanted: Tensor) -> Tensor:
     """Of the four pixels around each position, the depth nearest to the wanted one."""
     height, width = depth.shape
     corner = (pixels - 0.5).floor().long()

@@ -75,9 +75,17 @@ def fit_person(
     rig = _with_shell(bare, shell)
     mirror = np.concatenate([head.mirror, np.full(len(shell.vertices), -1, np.int32)])
     colour = complete_surface_colour(
-        rig.neutral, rig.faces, rig.region, mirror, fit.camera, portrait, matte, labels
-    )
+        rig.neutral, rig.faces, rig.region, mirror, fit.camera, portrait, matte, labels,
+        _eyelids(rig),
+    )  # fmt: skip
     return FittedPerson(rig, fit.camera, colour, fit, shell.hair_thickness_m)
+
+
+def _eyelids(rig: HeadRig) -> NDArray[np.bool_]:
+    """Vertices (V,) that a blink moves by more than a third of its reach."""
+    rows = [rig.action_names.index(n) for n in ("eyeBlinkLeft", "eyeBlinkRight")]
+    motion = np.linalg.norm(rig.action_basis[rows], axis=-1).max(0)
+    return (motion > motion.max() / 3) & (rig.region == Region.FACE)
 
 
 def _rest_rig(head: AnnyHead, fit: HeadFit) -> HeadRig:
@@ -134,9 +142,7 @@ def _render_view(person: FittedPerson, name: str, azimuth: float, camera: Camera
     rig = person.rig
     faces = torch.as_tensor(rig.faces).long()
     fragments = rasterize_mesh(rig.neutral, rig.faces, camera)
-    attributes = np.concatenate(
-        [person.colour.colour, presence(rig.neutral)[:, None]], 1
-    )
+    attributes = np.concatenate([person.colour.colour, presence(rig.neutral)[:, None]], 1)
     image = interpolate(torch.from_numpy(attributes), faces, fragments).numpy()
     covered = fragments.face >= 0
     image[~covered] = 0

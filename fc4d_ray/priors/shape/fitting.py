@@ -128,8 +128,16 @@ def fit_head(
         camera_points = points @ _rotation(rotation).T + translation
         pixels = camera_points[:, :2] / camera_points[:, 2:] * focal + size / 2
         distance = ((pixels - target).square().sum(-1) + 1e-6).sqrt() / scale
-        data = (weights * torch.nn.functional.huber_loss(
-            distance, torch.zeros(68), delta=0.05, reduction="none")).sum() / weights.sum() * 40
+        data = (
+            (
+                weights
+                * torch.nn.functional.huber_loss(
+                    distance, torch.zeros(68), delta=0.05, reduction="none"
+                )
+            ).sum()
+            / weights.sum()
+            * 40
+        )
         prior = config.identity_weight * identity.square().sum()
         prior = prior + config.action_weight * actions.sum()
         optimiser.zero_grad()
@@ -213,9 +221,7 @@ def _rotation(axis_angle: Tensor) -> Tensor:
     return torch.linalg.matrix_exp(skew)
 
 
-def _initial_pose(
-    points: Tensor, target: Tensor, focal: float, size: int
-) -> tuple[Tensor, Tensor]:
+def _initial_pose(points: Tensor, target: Tensor, focal: float, size: int) -> tuple[Tensor, Tensor]:
     """Pose from a PnP solution on the rigid landmarks, else a frontal guess."""
     import cv2
 

@@ -216,8 +216,18 @@ def _smooth(vertices: NDArray, faces: NDArray, rounds: int) -> NDArray:
     count = len(vertices)
     adjacency = coo_matrix((np.ones(len(edges)), tuple(edges.T)), shape=(count, count)).tocsr()
     adjacency = ((adjacency + adjacency.T) > 0).astype(float)
-    average = diags(1 / np.maximum(adjacency.sum(1).A1 if hasattr(adjacency.sum(1), "A1")
-                                   else np.asarray(adjacency.sum(1)).ravel(), 1)) @ adjacency
+    average = (
+        diags(
+            1
+            / np.maximum(
+                adjacency.sum(1).A1
+                if hasattr(adjacency.sum(1), "A1")
+                else np.asarray(adjacency.sum(1)).ravel(),
+                1,
+            )
+        )
+        @ adjacency
+    )
     for _ in range(rounds):
         for step in (0.5, -0.53):
             vertices = vertices + step * (average @ vertices - vertices)

@@ -53,6 +53,7 @@ def complete_surface_colour(
     portrait: NDArray[np.uint8],  # [S, S, 3]
     matte: NDArray[np.uint8],
     labels: NDArray[np.uint8],
+    folding: NDArray[np.bool_],  # [V] eyelids: their pixels mix with lashes and eyes
 ) -> SurfaceColour:
     """Colour every vertex; see the module text."""
     sight = _look(vertices, faces, camera, matte)
@@ -66,7 +67,7 @@ def complete_surface_colour(
         -1,
     )
     agrees |= np.isin(material, (Material.EYE, Material.TEETH, Material.MOUTH))
-    seen = sight.weight * agrees
+    seen = sight.weight * agrees * ~folding
     result = np.zeros((len(vertices), 3))
     for kind in (Material.SKIN, Material.HAIR, Material.CLOTHING):
         rows = np.flatnonzero(material == kind)
@@ -121,7 +122,9 @@ def _materials(vertices, region, sight: _Sight, labels) -> NDArray[np.uint8]:
     at_pixel = labels[sight.rows, sight.columns]
     scalp = region == Region.SCALP
     shown = scalp & sight.visible
-    hairy = (region == Region.HAIR).any() or (shown.any() and (at_pixel[shown] == HAIR).mean() > 0.3)
+    hairy = (region == Region.HAIR).any() or (
+        shown.any() and (at_pixel[shown] == HAIR).mean() > 0.3
+    )
     material[scalp] = Material.HAIR if hairy else Material.SKIN
     # Neck and bust: what the portrait shows there, carried round to the back.
     torso = np.isin(region, (Region.NECK, Region.BUST))
@@ -184,8 +187,11 @@ def _paint_inner(result, vertices, region, colour, seen, material) -> None:
     """Eyes, teeth and mouth: the portrait where it shows them, plausible paint elsewhere."""
     skin = result[material == Material.SKIN]
     brightness = float(np.percentile(skin.mean(1), 75)) if len(skin) else 0.6
+    light = np.percentile(skin, 75, axis=0) if len(skin) else np.full(3, 0.6)
+    # The picture's own light tints enamel as it tints skin, which is warmer by itself.
+    cast = (light / np.array([1.0, 0.80, 0.70])) / (light / np.array([1.0, 0.80, 0.70])).max()
     teeth = region == Region.TEETH
-    paint = np.array([0.93, 0.90, 0.82]) * min(1.0, 0.35 + 0.75 * brightness)
+    paint = np.array([0.95, 0.92, 0.86]) * np.sqrt(cast) * min(1.0, 0.30 + 0.85 * brightness)
     result[teeth] = paint * tooth_row_shade()[:, None]
     result[region == Region.TONGUE] = np.array([0.50, 0.22, 0.20]) * (0.3 + 0.6 * brightness)
     result[region == Region.MOUTH] = np.array([0.25, 0.09, 0.08]) * (0.3 + 0.6 * brightness)

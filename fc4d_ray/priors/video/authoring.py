@@ -164,6 +164,18 @@ def authored_clips() -> list[MotionClip]:
     ]
 
 
+def pose_weights(pose: Pose) -> dict[str, float]:
+    """Weights by action name, with every ``Both`` written out."""
+    sides: dict[str, float] = {}
+    for name, weight in pose.items():
+        if name.endswith("Both"):
+            stem = name.removesuffix("Both")
+            sides |= {f"{stem}Left": weight, f"{stem}Right": weight}
+        else:
+            sides[name] = weight
+    return sides
+
+
 def main(directory: Path) -> None:
     """Write every clip as Live Link Face CSV into ``directory``."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -248,7 +260,9 @@ def _compose(
     for gesture in gestures:
         left = gesture.envelope(times_s)[:, None]
         right = gesture.envelope(times_s - RIGHT_SIDE_DELAY_S)[:, None]
-        weights = np.where(is_right, RIGHT_SIDE_GAIN * right, left) * _vector(gesture.pose)
+        weights = np.where(is_right, RIGHT_SIDE_GAIN * right, left) * action_vector(
+            pose_weights(gesture.pose)
+        )
         actions = 1 - (1 - actions) * (1 - weights)
         neck_deg += left * np.array(gesture.neck_deg)
     if visemes:
@@ -272,7 +286,7 @@ def _coarticulate(visemes: Sequence[tuple[str, float]], times_s: NDArray) -> NDA
         distance = np.abs(times_s - centre_s)[:, None] / viseme.reach_s
         dominance = viseme.dominance * np.exp(-(distance**1.5))
         total += dominance
-        blended += dominance * _vector(viseme.pose)
+        blended += dominance * action_vector(pose_weights(viseme.pose))
     onset = _minimum_jerk(times_s / 0.15)[:, None]
     return blended / (total + 1e-3) * onset
 
@@ -283,17 +297,6 @@ def _sway(times_s: NDArray, duration_s: float, amplitude_deg: float) -> NDArray:
     onset = np.sin(phase / 2)
     drift = np.stack([0.4 * np.sin(2 * phase + 0.7), np.sin(phase), 0.5 * np.sin(phase + 0.4)], -1)
     return amplitude_deg * onset[:, None] * drift
-
-
-def _vector(pose: Pose) -> NDArray[np.float32]:
-    sides: dict[str, float] = {}
-    for name, weight in pose.items():
-        if name.endswith("Both"):
-            stem = name.removesuffix("Both")
-            sides |= {f"{stem}Left": weight, f"{stem}Right": weight}
-        else:
-            sides[name] = weight
-    return action_vector(sides)
 
 
 def _minimum_jerk(x: NDArray) -> NDArray:

@@ -1,0 +1,237 @@
+"""Image prior ``classical``: consistent views by depth-guided warping, without a generator.
+
+The order is the paper's (section 3.2): the view of the back is completed first; it and the
+reference are the anchors; every other view is what the anchors show of it, warped by depth and
+weighted by how squarely the anchor saw the surface. Where neither did, the reference's mirror
+image lends its detail, and hair gets strands synthesised from the portrait's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import ClassVar
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fc4d_ray.cameras import Camera
+from fc4d_ray.errors import ConfigError
+from fc4d_ray.images import smoothstep
+from fc4d_ray.portraits.regions import HAIR
+from fc4d_ray.priors.image.hair_detail import hair_detail_sheet, wrap_sheet
+from fc4d_ray.priors.shape.surface_colour import Material
+from fc4d_ray.priors.shape.views import REFERENCE, ShapeView
+from fc4d_ray.warping import (
+    DEPTH_TOLERANCE,
+    HEAD_HEIGHT_M,
+    closest_depth,
+    facing,
+    lift,
+    project,
+    sample,
+    warp_to_view,
+)
+
+
+class Provenance(IntEnum):
+    """Where most of a pixel comes from; stored as a label image beside each view."""
+
+    NOTHING = 0
+    REFERENCE = 1
+    BACK = 2
+    MIRROR = 3
+    COMPLETED = 4
+
+
+@dataclass(frozen=True)
+class ClassicalImageConfig:
+    """Image stage of the embedded profile."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    depth_tolerance: float = DEPTH_TOLERANCE
+    """Depth difference, in head heights, up to which two depths mean one surface."""
+    grazing_cosine: tuple[float, float] = (0.14, 0.42)
+    """An anchor counts for nothing below the first cosine of view and surface, fully above the
+    second."""
+    hair_strength: float = 0.9
+    """Contrast of synthesised hair strands against the portrait's."""
+
+    def __post_init__(self) -> None:
+        low, high = self.grazing_cosine
+        if not 0 <= low < high <= 1:
+            raise ConfigError(f"image.grazing_cosine must rise within 0…1, got {low}, {high}")
+
+
+@dataclass(frozen=True)
+class CompletedView:
+    """One of the image stage's views."""
+
+    name: str
+    rgba: NDArray[np.uint8]  # [H, W, 4]
+    provenance: NDArray[np.uint8]  # [H, W]
+
+
+@dataclass(frozen=True)
+class _Anchor:
+    """A source of pixels: colour, how much to trust each, and its geometry."""
+
+    image: Tensor  # [3, H, W]
+    detail: Tensor  # [3, H, W] image minus what the coarse surface says
+    trust: Tensor  # [H, W] 0…1
+    depth: Tensor
+    camera: Camera
+
+
+def complete_views(
+    views: list[ShapeView],
+    portrait: NDArray[np.uint8],  # [S, S, 3]
+    matte: NDArray[np.uint8],
+    labels: NDArray[np.uint8],
+    config: ClassicalImageConfig,
+    seed: int,
+) -> list[CompletedView]:
+    """All views completed, in the order given; the reference keeps the portrait's pixels."""
+    by_name = {view.name: view for view in views}
+    reference = by_name[REFERENCE]
+    anchor = _reference_anchor(reference, portrait, matte, labels, config)
+    metres_per_px = float(np.linalg.norm(reference.camera.position)) / reference.camera.K[0, 0]
+    sure_hair = (labels == HAIR) & (cv2.erode(matte, np.ones((7, 7), np.uint8)) > 220)
+    sheet = hair_detail_sheet(portrait.astype(np.float32) / 255, sure_hair, metres_per_px, seed)
+    back_view = max(
+        (v for v in views if v.name != REFERENCE), key=lambda v: _turn_from(v, reference)
+    )
+    back_completed = _compose(back_view, [anchor], sheet, config)
+    back = _back_anchor(back_view, back_completed, config)
+    completed = []
+    for view in views:
+        if view.name == REFERENCE:
+            completed.append(_reference_view(view, portrait, matte))
+        elif view.name == back_view.name:
+            completed.append(back_completed)
+        else:
+            completed.append(_compose(view, [anchor, back], sheet, config))
+    return completed
+
+
+def _turn_from(view: ShapeView, reference: ShapeView) -> float:
+    return abs((view.azimuth_deg - reference.azimuth_deg + 180) % 360 - 180)
+
+
+def _to_tensor(image: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image[..., :3])).permute(2, 0, 1).float() / 255
+
+
+def _reference_anchor(view: ShapeView, portrait, matte, labels, config) -> _Anchor:
+    image = _to_tensor(portrait)
+    depth = torch.from_numpy(view.depth)
+    cosine = facing(depth, view.camera).numpy()
+    side = portrait.shape[0]
+    # The outermost pixels mix with the background: stay inside the matte by a little.
+    margin = cv2.distanceTransform((matte > 190).astype(np.uint8), cv2.DIST_L2, 5)
+    trust = smoothstep(cosine, *config.grazing_cosine) * smoothstep(
+        margin, 0.004 * side, 0.014 * side
+    )
+    # A pixel only speaks for a surface of its own kind (no collar on the neck behind it).
+    kind = np.where(np.isin(view.material, (4, 5, 6)), Material.SKIN, view.material)
+    agrees = cv2.dilate((labels == kind).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    trust = trust * agrees
+    coarse = _to_tensor(view.rgba)
+    return _Anchor(image, image - coarse, torch.from_numpy(trust).float(), depth, view.camera)
+
+
+def _back_anchor(view: ShapeView, completed: CompletedView, config) -> _Anchor:
+    image = _to_tensor(completed.rgba)
+    depth = torch.from_numpy(view.depth)
+    cosine = facing(depth, view.camera).numpy()
+    trust = torch.from_numpy(smoothstep(cosine, *config.grazing_cosine)).float()
+    return _Anchor(image, image - _to_tensor(view.rgba), trust, depth, view.camera)
+
+
+def _compose(
+    view: ShapeView,
+    anchors: list[_Anchor],
+    sheet: NDArray[np.float32] | None,
+    config: ClassicalImageConfig,
+) -> CompletedView:
+    """What the anchors show of a view, over its completed coarse colour."""
+    depth = torch.from_numpy(view.depth)
+    tolerance = config.depth_tolerance * HEAD_HEIGHT_M
+    coarse = _to_tensor(view.rgba)
+    reference = anchors[0]
+    layers: list[tuple[Provenance, Tensor, Tensor]] = []
+    for kind, anchor in zip((Provenance.REFERENCE, Provenance.BACK), anchors, strict=False):
+        warped = warp_to_view(
+            torch.cat([anchor.image, anchor.trust[None]]), anchor.depth, anchor.camera,
+            depth, view.camera, depth_tolerance_m=tolerance, mode="bilinear",
+        )  # fmt: skip
+        sharp = sample(anchor.image, warped.source_pixels, mode="bicubic").clamp(0, 1)
+        layers.append((kind, sharp, _feathered(warped.image[3] * warped.visible)))
+    layers.append((Provenance.MIRROR, *_mirrored_detail(view, reference, coarse, tolerance)))
+    result = coarse.clone()
+    if sheet is not None:
+        result = result + _strands(view, sheet) * config.hair_strength
+    label = torch.full(depth.shape, int(Provenance.COMPLETED))
+    remaining = torch.ones_like(depth)
+    total = torch.zeros_like(result)
+    for kind, image, weight in layers:
+        share = weight * remaining
+        total = total + image * share
+        label = torch.where(share > 0.5, int(kind), label)
+        remaining = remaining - share
+    result = (total + result * remaining).clamp(0, 1)
+    label = torch.where(depth > 0, label, int(Provenance.NOTHING))
+    rgba = np.concatenate(
+        [(result.permute(1, 2, 0).numpy() * 255 + 0.5).astype(np.uint8), view.rgba[..., 3:]], -1
+    )
+    return CompletedView(view.name, rgba, label.numpy().astype(np.uint8))
+
+
+def _feathered(weight: Tensor) -> Tensor:
+    """Pull a weight map in from its own edges, so that layers meet without a seam."""
+    array = weight.numpy()
+    pulled = cv2.erode(array, np.ones((3, 3), np.uint8))
+    return torch.from_numpy(np.minimum(cv2.GaussianBlur(pulled, (0, 0), 2.0), array + 0.0))
+
+
+def _mirrored_detail(
+    view: ShapeView, reference: _Anchor, coarse: Tensor, tolerance: float
+) -> tuple[Tensor, Tensor]:
+    """The other side of the face: its detail on this side's own colour, and the weight.
+
+    Heads are nearly symmetric about x = 0; only skin is mirrored, hair partings are not.
+    """
+    depth = torch.from_numpy(view.depth)
+    points = lift(depth, view.camera) * torch.tensor([-1.0, 1.0, 1.0])
+    pixels, distance = project(points, reference.camera)
+    seen = closest_depth(reference.depth, pixels, distance)
+    visible = (depth > 0) & (seen > 0) & ((seen - distance).abs() < 1.5 * tolerance)
+    warped = sample(torch.cat([reference.detail, reference.trust[None]]), pixels)
+    weight = warped[3] * visible
+    if view.material is not None:
+        skin = np.isin(view.material, (Material.SKIN, Material.EYE))
+        weight = weight * torch.from_numpy(skin)
+    return (coarse + warped[:3]).clamp(0, 1), _feathered(weight)
+
+
+def _strands(view: ShapeView, sheet: NDArray[np.float32]) -> Tensor:
+    """Hair detail (3, H, W) on the view's hair pixels."""
+    detail = np.zeros((*view.depth.shape, 3), np.float32)
+    if view.material is not None:
+        hair = view.material == Material.HAIR
+        points = lift(torch.from_numpy(view.depth), view.camera).numpy()
+        detail = wrap_sheet(sheet, points) * hair[..., None]
+    return torch.from_numpy(detail).permute(2, 0, 1)
+
+
+def _reference_view(view: ShapeView, portrait, matte) -> CompletedView:
+    """The portrait's own pixels; the bust's fade comes from the surface nearest to each pixel."""
+    covered = view.depth > 0
+    fade = cv2.inpaint(view.rgba[..., 3], (~covered).astype(np.uint8), 3, cv2.INPAINT_TELEA)
+    alpha = (matte.astype(np.float32) * fade / 255 + 0.5).astype(np.uint8)
+    provenance = np.where(alpha > 0, Provenance.REFERENCE, Provenance.NOTHING).astype(np.uint8)
+    return CompletedView(view.name, np.dstack([portrait, alpha]), provenance)

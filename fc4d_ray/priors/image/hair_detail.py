@@ -1,0 +1,103 @@
+"""Hair texture for where nobody saw the hair: strands copied from where somebody did.
+
+Small patches of the portrait's hair, turned so that their strands run down, are laid over each
+other into one sheet, which is then wrapped round the head as a cylinder. Only the detail is used
+(what a blur takes away); colour comes from the completed surface.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+SHEET_HEIGHT_M = 0.5
+SHEET_WIDTH = 1024
+SHEET_HEIGHT = 512
+
+
+def hair_detail_sheet(
+    image: NDArray[np.float32],  # [S, S, 3] 0…1
+    hair: NDArray[np.bool_],  # [S, S] pixels surely hair
+    metres_per_px: float,
+    seed: int,
+) -> NDArray[np.float32] | None:
+    """Detail (SHEET_HEIGHT, SHEET_WIDTH, 3) around 0, periodic in x; None for too little hair."""
+    sheet_px = SHEET_HEIGHT_M / SHEET_HEIGHT
+    patch = int(round(0.022 / metres_per_px))
+    patch = max(9, patch | 1)
+    detail = _high_pass(image, hair, sigma=0.007 / metres_per_px)
+    room = cv2.distanceTransform(hair.astype(np.uint8), cv2.DIST_L2, 5)
+    rows, columns = np.nonzero(room > 0.55 * patch)
+    if len(rows) < 50:
+        return None
+    angle = _strand_angle(image, hair, patch)
+    generator = np.random.default_rng(seed)
+    size = max(8, int(round(patch * metres_per_px / sheet_px)))
+    window = np.outer(np.hanning(size + 2), np.hanning(size + 2))[1:-1, 1:-1].astype(np.float32)
+    step = max(1, size // 3)
+    total = np.zeros((SHEET_HEIGHT + size, SHEET_WIDTH, 3), np.float32)
+    energy = np.full((SHEET_HEIGHT + size, SHEET_WIDTH, 1), 1e-6, np.float32)
+    for top in range(0, SHEET_HEIGHT, step):
+        for left in range(0, SHEET_WIDTH, step):
+            pick = generator.integers(len(rows))
+            tile = _turned_patch(
+                detail, rows[pick], columns[pick], angle[rows[pick], columns[pick]], patch, size
+            )
+            at = (np.arange(left, left + size) % SHEET_WIDTH)[None]
+            down = np.arange(top, top + size)[:, None]
+            total[down, at] += tile * window[..., None]
+            energy[down, at] += window[..., None] ** 2
+    # Dividing by the root of the energy keeps the contrast that plain averaging would lose.
+    return (total / np.sqrt(energy))[:SHEET_HEIGHT].clip(-0.35, 0.35)
+
+
+def wrap_sheet(sheet: NDArray[np.float32], points: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Detail (H, W, 3) at points (H, W, 3) of the head frame, metres.
+
+    The angle is that round the vertical axis through the crown, so strands fall from the crown.
+    """
+    azimuth = np.arctan2(points[..., 0], points[..., 2] + 0.02)
+    x = (azimuth / (2 * np.pi) + 0.5) * SHEET_WIDTH
+    # Over the crown the surface turns level: walk on by the distance from the axis instead.
+    radius = np.hypot(points[..., 0], points[..., 2] + 0.02)
+    walked = 0.20 - points[..., 1] + 0.9 * np.minimum(radius, 0.09)
+    y = walked / SHEET_HEIGHT_M * SHEET_HEIGHT
+    return cv2.remap(
+        np.concatenate([sheet, sheet[:, :2]], 1),
+        (x % SHEET_WIDTH).astype(np.float32),
+        (y % (SHEET_HEIGHT - 1)).astype(np.float32),
+        cv2.INTER_LINEAR,
+    )
+
+
+def _high_pass(image: NDArray, mask: NDArray, sigma: float) -> NDArray[np.float32]:
+    weight = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), sigma)
+    mean = cv2.GaussianBlur(image * mask[..., None], (0, 0), sigma) / (weight[..., None] + 1e-4)
+    return ((image - mean) * mask[..., None]).astype(np.float32)
+
+
+def _strand_angle(image: NDArray, hair: NDArray, patch: int) -> NDArray[np.float32]:
+    """Angle (S, S), radians, that turns the local strands vertical (structure tensor)."""
+    grey = cv2.cvtColor(image.astype(np.float32), cv2.COLOR_RGB2GRAY)
+    gx, gy = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
+    solid = cv2.erode(hair.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(np.float32)
+    blur = [cv2.GaussianBlur(t * solid, (0, 0), patch / 4) for t in (gx * gx, gy * gy, gx * gy)]
+    # Across the strands the gradient is strongest; that direction becomes horizontal.
+    return 0.5 * np.arctan2(2 * blur[2], blur[0] - blur[1])
+
+
+def _turned_patch(detail, row, column, angle, patch: int, size: int) -> NDArray[np.float32]:
+    scale = patch / size
+    cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
+    centre = (size - 1) / 2
+    matrix = np.array(
+        [
+            [cos, -sin, column - cos * centre + sin * centre],
+            [sin, cos, row - sin * centre - cos * centre],
+        ]
+    )
+    return cv2.warpAffine(
+        detail, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REFLECT,
+    )  # fmt: skip

@@ -1,0 +1,29 @@
+"""Reading back the shape stage's person: rig and completed surface colour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fc4d_ray.heads.rig import HeadRig
+
+
+@dataclass(frozen=True)
+class PersonFiles:
+    """``head.npz`` of a shape artifact."""
+
+    rig: HeadRig
+    colour: NDArray[np.float32]  # [V, 3] 0…1
+    material: NDArray[np.uint8]  # [V] priors/shape/surface_colour.py
+
+
+def read_person(shape_directory: Path) -> PersonFiles:
+    with np.load(shape_directory / "head.npz") as arrays:
+        return PersonFiles(
+            HeadRig.from_arrays(arrays),
+            arrays["colour"].astype(np.float32),
+            arrays["material"],
+        )
