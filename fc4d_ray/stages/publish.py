@@ -8,7 +8,6 @@ import platform
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -36,6 +35,8 @@ MEASURED_SIZE = 512
 """Side of stills and of the renders that are measured: the identity protocol asks for it."""
 SHEET_AZIMUTHS_DEG = (-60, -30, 0, 30, 60, 90, 180)
 SHEET_TURNED_EXPRESSIONS = (("smile", 30), ("surprise", -30))
+SHEET_WINDOW_PX = (66, 40, 446, 496)
+"""Left, top, right, bottom of the part of a still the sheet shows: the head and the shoulders."""
 RECORD_FORMAT = "fc4d-avatar-record/1"
 _RECORDED_PACKAGES = ("anny", "dlib-bin", "numpy", "torch")
 
@@ -124,10 +125,19 @@ class _Stills:
 
     def __init__(self, avatar: Renderable) -> None:
         self._avatar = avatar
-        self.at = cache(self._render)
+        self._made: dict[tuple[float, float, str | None], NDArray[np.uint8]] = {}
+
+    def at(
+        self, azimuth_deg: float, elevation_deg: float, expression: str | None = None
+    ) -> NDArray[np.uint8]:
+        """(512, 512, 3) view on white, neutral or with an expression of the sheet."""
+        key = (azimuth_deg, elevation_deg, expression)
+        if key not in self._made:
+            self._made[key] = self._render(*key)
+        return self._made[key]
 
     def _render(
-        self, azimuth_deg: float, elevation_deg: float, expression: str | None = None
+        self, azimuth_deg: float, elevation_deg: float, expression: str | None
     ) -> NDArray[np.uint8]:
         camera = orbit_camera(azimuth_deg, elevation_deg, size=MEASURED_SIZE)
         performance = Performance(SHOWN_EXPRESSIONS[expression] if expression else {})
@@ -209,10 +219,14 @@ def _silhouette_iou(avatar: Renderable, reference: Camera, portrait: PortraitFil
 
 
 def _sheet(stills: _Stills, portrait: PortraitFiles, caption: str) -> NDArray[np.uint8]:
-    views = [Tile(stills.at(azimuth, 0), _angle(azimuth)) for azimuth in SHEET_AZIMUTHS_DEG]
-    expressions = [Tile(stills.at(0, 0, name), name) for name in SHOWN_EXPRESSIONS]
+    def tile(azimuth_deg: int, expression: str | None, label: str) -> Tile:
+        left, top, right, bottom = SHEET_WINDOW_PX
+        return Tile(stills.at(azimuth_deg, 0, expression)[top:bottom, left:right], label)
+
+    views = [tile(azimuth, None, _angle(azimuth)) for azimuth in SHEET_AZIMUTHS_DEG]
+    expressions = [tile(0, name, name) for name in SHOWN_EXPRESSIONS]
     turned = [
-        Tile(stills.at(azimuth, 0, name), f"{name}, {_angle(azimuth)}")
+        tile(azimuth, name, f"{name}, {_angle(azimuth)}")
         for name, azimuth in SHEET_TURNED_EXPRESSIONS
     ]
     return compose_sheet(
@@ -221,5 +235,4 @@ def _sheet(stills: _Stills, portrait: PortraitFiles, caption: str) -> NDArray[np
 
 
 def _angle(azimuth_deg: float) -> str:
-    sign = "\N{MINUS SIGN}" if azimuth_deg < 0 else "+" if 0 < azimuth_deg < 180 else ""
-    return f"{sign}{abs(azimuth_deg):g}°"
+    return f"{azimuth_deg:+g}°" if abs(azimuth_deg) not in (0, 180) else f"{azimuth_deg:g}°"
