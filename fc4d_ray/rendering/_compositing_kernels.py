@@ -50,14 +50,14 @@ CHECK_EVERY = 64
 """After so many splats the forward pass looks whether its tile still has an open pixel."""
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _tile_box(tile, width, height):
     tiles_x = -(-width // TILE_WIDTH)
     left, top = (tile % tiles_x) * TILE_WIDTH, (tile // tiles_x) * TILE_HEIGHT
     return left, top, min(left + TILE_WIDTH, width), min(top + TILE_HEIGHT, height)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _rows(mean_y, half_height, top, bottom):
     """Rows ``[y0, y1)`` of the tile that the ellipse may reach, a hair more."""
     half = half_height * 1.002 + 0.51
@@ -66,7 +66,7 @@ def _rows(mean_y, half_height, top, bottom):
     return y0, y1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _columns(centre, square, inverse_xx, margin, left, right):
     """Pixels ``[x0, x1)`` of a tile's row that may lie inside the ellipse, a hair more.
 
@@ -78,7 +78,7 @@ def _columns(centre, square, inverse_xx, margin, left, right):
     return x0, x1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _is_open(transmittance):
     """Whether a pixel of the tile still takes splats."""
     for at in range(0, PIXELS, LANES):  # noqa: SIM110  (numba has no any)
@@ -87,7 +87,7 @@ def _is_open(transmittance):
     return False
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def composite_forward(
     first,
     last,
@@ -162,7 +162,7 @@ def composite_forward(
                     image[y, x, k] = channels[k * PIXELS + at] + t * background[k]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _load_tile(box, background, transmittance, last_pair, g_image, g_alpha, buffers, g_background):
     """Fill the tile's buffers for the backward pass; returns the last pair that counts."""
     left, top, right, bottom = box
@@ -188,7 +188,7 @@ def _load_tile(box, background, transmittance, last_pair, g_image, g_alpha, buff
     return n_pairs
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def composite_backward(
     first,
     last,
@@ -292,7 +292,7 @@ def composite_backward(
                 moments[pair, MOMENTS + k] = total(load(g_feature, k * LANES))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def gather_gradients(
     first,
     last,

@@ -22,7 +22,7 @@ TANGENT_MARGIN = 0.15
 """How far outside the image (fraction of its size) the Jacobian still follows the direction."""
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _rotation(w, x, y, z, out):
     """Rotation matrix of a unit quaternion."""
     out[0, 0] = 1.0 - 2.0 * (y * y + z * z)
@@ -36,7 +36,7 @@ def _rotation(w, x, y, z, out):
     out[2, 2] = 1.0 - 2.0 * (x * x + y * y)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _project_one(
     n, means, quats, scales, view, intrinsics, size, local, rotation, axes, image_axes
 ):
@@ -82,7 +82,7 @@ def _project_one(
         image_axes[1, j] = fy / z * (axes[1, j] - tan_y * axes[2, j])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def project_forward(
     first,
     last,
@@ -147,7 +147,7 @@ def project_forward(
         compensations[n] = compensation
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _quaternion_gradient(n, quats, norm, g, out):
     """Pull the gradient ``g`` (3, 3) of the rotation matrix back to the raw quaternion."""
     w, x, y, z = quats[n, 0] / norm, quats[n, 1] / norm, quats[n, 2] / norm, quats[n, 3] / norm
@@ -177,7 +177,7 @@ def _quaternion_gradient(n, quats, norm, g, out):
     out[n, 3] += (gz - along * z) / norm
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _covariance_gradient(n, b, eps2d, g_conics, g_compensations, out):
     """Gradient (2, 2) of the blurred covariance from those of its inverse and the compensation."""
     sharp_xx = b[0, 0] * b[0, 0] + b[0, 1] * b[0, 1] + b[0, 2] * b[0, 2]
@@ -202,7 +202,7 @@ def _covariance_gradient(n, b, eps2d, g_conics, g_compensations, out):
         out[2] += factor * (sharp_xx - ratio * sxx)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def project_backward(
     first,
     last,

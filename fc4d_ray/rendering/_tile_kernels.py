@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 TILE_WIDTH = 64
-TILE_HEIGHT = 16
+TILE_HEIGHT = 8
 
 RECORD = 11
 """Numbers kept per visible splat, in depth order:
@@ -21,7 +21,7 @@ mean x, y, conic xx, xy, yy, opacity, 2 * tau * xx, determinant, half-width and 
 ellipse sigma <= tau, tau = ln(255 * opacity), outside of which alpha < 1/255; 1 / xx."""
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def sort_bits(keys, order):
     """Stable order of uint32 ``keys`` (bits of positive floats), least digit first, in place."""
     n = len(order)
@@ -43,7 +43,7 @@ def sort_bits(keys, order):
     return order
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def make_records(order, means2d, conics, opacities, records):
     """Fill ``records`` (M, RECORD) for the splats named by ``order`` (M,)."""
     for rank in range(len(order)):
@@ -64,7 +64,7 @@ def make_records(order, means2d, conics, opacities, records):
         records[rank, 10] = 1.0 / a
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _tile_range(centre, half, n_tiles, tile_size):
     # The margin covers rounding of the records; see _row_interval.
     half = half * 1.002 + 0.01
@@ -73,7 +73,7 @@ def _tile_range(centre, half, n_tiles, tile_size):
     return int(first), int(last)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def bin_splats(records, width, height):
     """Splats of each tile, front to back.
 

@@ -131,7 +131,7 @@ def _as_numpy(array: NDArray | Tensor) -> NDArray:
     return array.detach().cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _edge(ax, ay, bx, by, px, py):
     """Twice the signed area of (a, b, p); exactly negated when a and b change places.
 
@@ -142,13 +142,13 @@ def _edge(ax, ay, bx, by, px, py):
     return -((ax - bx) * (py - by) - (ay - by) * (px - bx))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _owns_edge(ax, ay, bx, by):
     """Whether pixels exactly on edge a->b belong to the (positively oriented) triangle."""
     return by > ay or (by == ay and bx < ax)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _rasterize(corners, faces, width, height, near, cull_backfaces):
     """Fill the z-buffer; ``corners`` (V, 3) hold pixel x, pixel y and camera z."""
     face = np.full((height, width), -1, np.int32)
@@ -200,7 +200,7 @@ def _rasterize(corners, faces, width, height, near, cull_backfaces):
     return _resolve(corners, faces, face)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _resolve(corners, faces, face):
     """Perspective-correct barycentrics and depth of the faces that won their pixels."""
     height, width = face.shape
