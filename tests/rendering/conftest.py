@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -37,5 +38,7 @@ def oracle() -> Iterator[ModuleType]:
     path = Path(__file__).with_name("oracle.py")
     spec = importlib.util.spec_from_file_location("splat_oracle", path)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
-    return module
+    yield module
+    del sys.modules[spec.name]
