@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format clean
+.PHONY: help install prepare demo test lint format clean
 
 help:
 	@echo "make demo    one portrait to an avatar, into $(DEMO_OUT)"
@@ -27,7 +27,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 install: $(INSTALLED)
 
-demo: $(INSTALLED)
+prepare: $(INSTALLED)
+	@$(BIN)/python -c 'from fc4d_ray.assets.prepare import prepare_caches; prepare_caches(print)'
+
+demo: prepare
 	$(BIN)/fc4d demo --out $(DEMO_OUT)
 
 test: $(INSTALLED)

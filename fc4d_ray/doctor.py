@@ -81,10 +81,13 @@ def diagnose(assets: Path | None = None, workspace: Path | None = None) -> Diagn
 
 def _obstacles(profile: str, assets: Path | None) -> tuple[str, ...]:
     reasons = []
+    told: set[str] = set()
     for state in missing_for(profile, assets):
         others = state.asset.alternatives
-        choice = f" (or {', '.join(others)})" if others else ""
-        reasons.append(f"{state.asset.key}{choice}: get it from {state.asset.source}")
+        if told.isdisjoint(others):
+            choice = f" (or {', '.join(others)})" if others else ""
+            reasons.append(f"{state.asset.key}{choice}: get it from {state.asset.source}")
+        told.add(state.asset.key)
     if profile == "embedded" and not _has_ffmpeg():
         reasons.append("no ffmpeg: pip install imageio-ffmpeg")
     if profile == "paper":
@@ -181,9 +184,7 @@ def _check_ray() -> Finding:
     try:
         return Finding("ray", "ok", importlib.metadata.version("ray"))
     except importlib.metadata.PackageNotFoundError:
-        return Finding(
-            "ray", "missing", "pip install 'ray[data]', or use --runner local"
-        )
+        return Finding("ray", "missing", "pip install 'ray[data]', or use --runner local")
 
 
 def _check_head_cache() -> Finding:
