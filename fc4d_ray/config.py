@@ -1,8 +1,9 @@
 """One typed configuration composed from the rooms' own dataclasses.
 
-A configuration is a YAML file with a section per stage, a ``run`` section, and nothing else; a
-section that is missing takes its defaults, which are the embedded profile. ``--set a.b=c`` replaces
-single values. Every mistake is reported with option, value, place, and the nearest valid name.
+A configuration is a YAML file with a section per stage and a ``run`` section. It is laid over the
+profile it names as ``base`` (``embedded`` if it names none; ``none`` stands for the dataclasses'
+own defaults), and ``--set a.b=c`` replaces single values. Every mistake is reported with option,
+value, place, and the nearest valid name.
 """
 
 from __future__ import annotations
@@ -14,12 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from fc4d_ray.config_source import ConfigSource
+from fc4d_ray.config_source import DEFAULT_REGISTRY, NO_BASE, ConfigSource
 from fc4d_ray.errors import ConfigError
 from fc4d_ray.stages import REGISTRY, StageEntry, StageVariant, load
 from fc4d_ray.store.digests import digest_json
-
-DEFAULT_REGISTRY = "fc4d_ray.stages:REGISTRY"
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class RunSettings:
     training_reserve: int = 1
     """Trainings handed to Ray beyond those that can run now, so that no slot waits."""
     deadline_minutes: float = 360.0
-    """A training that runs longer is cancelled, and its portrait fails."""
+    """A training whose stage takes longer is cancelled, and its portrait fails."""
     progress_interval_s: float = 10.0
     """Seconds between updates of the progress document and the provisional manifest."""
 
@@ -117,7 +116,7 @@ class RunConfig:
 
     def to_plain(self) -> dict[str, Any]:
         """Plain values, as ``load_config`` reads them."""
-        plain: dict[str, Any] = {}
+        plain: dict[str, Any] = {"base": NO_BASE}
         if self.registry != DEFAULT_REGISTRY:
             plain["registry"] = self.registry
         plain["run"] = to_plain(self.run)
@@ -164,11 +163,12 @@ def load_config(
 ) -> RunConfig:
     """Read, override, validate.
 
-    ``path``: YAML file, None for the defaults. ``overrides``: ``a.b=c`` with c in YAML's notation.
+    ``path``: YAML file or name of a profile, None for the embedded one.
+    ``overrides``: ``a.b=c`` with c in YAML's notation.
     ``values``: nested plain values laid over the file's before the overrides.
     Raises ``ConfigError`` naming the option and, for values of a file, its line.
     """
-    source = ConfigSource.read(path)
+    source = ConfigSource.parse("", "defaults") if path is None else ConfigSource.read(path)
     if values:
         source.merge(values)
     for override in overrides:
@@ -182,9 +182,10 @@ def parse_config(text: str, origin: str = "configuration") -> RunConfig:
 
 
 def _resolve(source: ConfigSource) -> RunConfig:
+    source = source.with_base()
     registry_path = source.values.get("registry", DEFAULT_REGISTRY)
     registry = _registry(registry_path, source)
-    known = ("registry", "run", *(entry.name for entry in registry))
+    known = ("base", "registry", "run", *(entry.name for entry in registry))
     for key in source.values:
         if key not in known:
             raise ConfigError(
@@ -236,10 +237,16 @@ def _validated(
     try:
         return TypeAdapter(config_class).validate_python(values)
     except ConfigError as error:
-        raise ConfigError(f"{source.origin}: {error}") from error
+        place = source.where(_named_option(str(error)))
+        raise ConfigError(f"{place}: {error}") from error
     except ValidationError as error:
         problems = [_problem(p, config_class, prefix, source) for p in error.errors()]
         raise ConfigError("\n".join(problems)) from error
+
+
+def _named_option(message: str) -> tuple[str, ...]:
+    """The option a dataclass's own message begins with, such as ``train.sh_degree``."""
+    return tuple(message.split(" ", 1)[0].rstrip(":").split("."))
 
 
 def _problem(

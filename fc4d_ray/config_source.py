@@ -10,6 +10,9 @@ from typing import Any
 from fc4d_ray.errors import ConfigError
 
 Location = tuple[Any, ...]
+DEFAULT_REGISTRY = "fc4d_ray.stages:REGISTRY"
+DEFAULT_BASE = "embedded"
+NO_BASE = "none"
 
 
 @dataclass
@@ -21,10 +24,10 @@ class ConfigSource:
     places: dict[Location, str] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: str | Path | None) -> ConfigSource:
-        """Read a YAML file; None gives an empty source."""
-        if path is None:
-            return cls()
+    def read(cls, path: str | Path) -> ConfigSource:
+        """Read a YAML file, or a profile by its name."""
+        if str(path) in profile_names():
+            path = profile_path(str(path))
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -49,6 +52,34 @@ class ConfigSource:
             raise ConfigError(f"{origin} must hold sections, found {type(values).__name__}")
         source.values = values
         return source
+
+    def with_base(self) -> ConfigSource:
+        """These values over those of the profile or file they are based on.
+
+        A section that chooses another variant by ``name`` takes nothing from the base's section.
+        """
+        is_foreign = self.values.get("registry", DEFAULT_REGISTRY) != DEFAULT_REGISTRY
+        name = self.values.get("base", NO_BASE if is_foreign else DEFAULT_BASE)
+        if name in (None, NO_BASE):
+            return self
+        if not isinstance(name, str):
+            raise ConfigError(f"{self.where(('base',))}: base must be a name or a file")
+        base = self._read_base(name)
+        base = base.with_base() if "base" in base.values else base
+        values = dict(base.values)
+        for key, section in self.values.items():
+            below = values.get(key)
+            if isinstance(section, Mapping) and isinstance(below, Mapping):
+                same = section.get("name", below.get("name")) == below.get("name")
+                values[key] = _laid_over(below if same else {}, section)
+            else:
+                values[key] = section
+        return ConfigSource(self.origin, values, base.places | self.places)
+
+    def _read_base(self, name: str) -> ConfigSource:
+        if name in profile_names():
+            return ConfigSource.read(profile_path(name))
+        return ConfigSource.read(Path(self.origin).parent / name)
 
     def _note_places(self, node: Any, location: Location) -> None:
         import yaml
@@ -91,7 +122,7 @@ class ConfigSource:
 
     def merge(self, values: Mapping[str, Any]) -> None:
         """Lay nested plain values over what is there."""
-        _merge(self.values, values)
+        self.values = _laid_over(self.values, values)
 
     def override(self, text: str) -> None:
         """Apply ``a.b=c``; c is read as YAML, so numbers, booleans, null and lists work."""
@@ -115,11 +146,32 @@ class ConfigSource:
             target = inner
         target[parts[-1]] = value
         self.places[parts] = f"--set {text}"
+        for length in range(1, len(parts)):
+            self.places.setdefault(parts[:length], f"--set {text}")
 
 
-def _merge(target: dict[str, Any], values: Mapping[str, Any]) -> None:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and isinstance(target.get(key), dict):
-            _merge(target[key], value)
-        else:
-            target[key] = value
+def profile_names() -> tuple[str, ...]:
+    """Names of the configurations that come with the package."""
+    return tuple(sorted(path.stem for path in _profile_directory().glob("*.yaml")))
+
+
+def profile_path(name: str) -> Path:
+    """File of a configuration that comes with the package."""
+    return _profile_directory() / f"{name}.yaml"
+
+
+def _profile_directory() -> Path:
+    """``configs/``: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested merge; values of ``above`` win."""
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        both = isinstance(value, Mapping) and isinstance(under, Mapping)
+        merged[key] = _laid_over(under, value) if both else value
+    return merged

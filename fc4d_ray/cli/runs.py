@@ -149,7 +149,8 @@ def _conclude(summary: RunSummary) -> None:
 def _print_status(found: dict[str, Any]) -> None:
     say(
         f"{found['portraits']} portraits: {found['succeeded']} succeeded, "
-        f"{found['failed']} failed, {found['duplicates']} duplicates; {found['pending']} left of the newest run"
+        f"{found['failed']} failed, {found['duplicates']} duplicates; "
+        f"{found['pending']} left of the newest run"
     )
     for error_type, count in sorted(found["failures"].items(), key=lambda item: -item[1]):
         say(f"  {count} {error_type}")

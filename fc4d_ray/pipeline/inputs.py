@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fc4d_ray.errors import ConfigError, InvalidAnnotation, UnreadableSource
 from fc4d_ray.pipeline.sources import identify, read_source
+from fc4d_ray.store.parquet import table_from_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -179,13 +180,11 @@ def _expand_remote(argument: str) -> list[str]:
 def _read_table(argument: str, suffix: str) -> pa.Table:
     import fsspec
     import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.parquet
 
     try:
         with fsspec.open(argument, "rb") as file:
-            data = pa.BufferReader(file.read())
-        table = pyarrow.csv.read_csv(data) if suffix == ".csv" else pyarrow.parquet.read_table(data)
+            data = file.read()
+        table = _read_csv(data) if suffix == ".csv" else table_from_bytes(data)
     except (OSError, pa.ArrowException) as error:
         raise ConfigError(f"cannot read the input table {argument}: {error}") from error
     if "uri" not in table.column_names:
@@ -199,6 +198,14 @@ def _read_table(argument: str, suffix: str) -> pa.Table:
     uris = [_resolve(str(uri or ""), argument) for uri in table["uri"].to_pylist()]
     table = table.replace_schema_metadata(None)
     return table.append_column(OWN_PREFIX + "source_uri", pa.array(uris, pa.string()))
+
+
+def _read_csv(data: bytes) -> pa.Table:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    # Single-threaded: see table_from_bytes.
+    return csv.read_csv(pa.BufferReader(data), csv.ReadOptions(use_threads=False))
 
 
 def _resolve(uri: str, table: str) -> str:

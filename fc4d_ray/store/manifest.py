@@ -1,8 +1,8 @@
 """The manifest: one row per portrait, derived from the records and rebuildable at any time.
 
 ``part-00000.parquet`` is replaced as a whole when a run ends, so a plain reader of the folder
-always sees every portrait exactly once. While a run goes on, ``_current.parquet`` holds what is known so
-far; plain readers skip it, ``read_manifest`` prefers it.
+always sees every portrait exactly once. While a run goes on, ``_current.parquet`` holds what is
+known so far; plain readers skip it, ``read_manifest`` prefers it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fc4d_ray.store import layout
 from fc4d_ray.store.filesystem import Storage
 from fc4d_ray.store.location import open_output
+from fc4d_ray.store.parquet import table_from_bytes, table_to_bytes
 from fc4d_ray.store.plans import avatar_plan
 from fc4d_ray.store.records import AvatarRecord, FailureRecord, RecordBook
 from fc4d_ray.store.runs import RunBook, RunDocument
@@ -71,13 +72,10 @@ def read_manifest(output: str | Storage) -> pa.Table:
 
     Raises ``StoreError`` where there is no output of ours.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     storage = output if isinstance(output, Storage) else open_output(output)
     for path in (layout.CURRENT_MANIFEST_FILE, layout.MANIFEST_FILE):
         try:
-            return pq.read_table(pa.BufferReader(storage.read(path)))
+            return table_from_bytes(storage.read(path))
         except FileNotFoundError:
             continue
     return manifest_schema().empty_table()
@@ -107,13 +105,13 @@ class ManifestCommitter:
     def update(self, only: Collection[str] | None = None) -> pa.Table:
         """Publish what is known while a run goes on; ``only`` these avatars have news."""
         table = self.derive(only)
-        self.storage.replace(layout.CURRENT_MANIFEST_FILE, _to_bytes(table))
+        self.storage.replace(layout.CURRENT_MANIFEST_FILE, table_to_bytes(table))
         return table
 
     def finish(self) -> pa.Table:
         """Publish the manifest for good."""
         table = self.derive()
-        self.storage.replace(layout.MANIFEST_FILE, _to_bytes(table))
+        self.storage.replace(layout.MANIFEST_FILE, table_to_bytes(table))
         self.storage.remove(layout.CURRENT_MANIFEST_FILE)
         return table
 
@@ -214,7 +212,9 @@ class ManifestCommitter:
             pieces.append(piece.select([_NUMBER, *_users_names(piece)]))
         if not pieces:
             return pa.table({})
-        table = _concatenate(pieces).sort_by(_NUMBER)
+        table = _concatenate(pieces)
+        numbers = table[_NUMBER].to_pylist()
+        table = table.take(sorted(range(len(numbers)), key=numbers.__getitem__))
         return table.select(_users_names(table))
 
 
@@ -324,12 +324,3 @@ def _as_text(table: pa.Table, names: set[str]) -> pa.Table:
             text = [None if value is None else str(value) for value in table[name].to_pylist()]
             table = table.set_column(index, name, pa.array(text, pa.string()))
     return table
-
-
-def _to_bytes(table: pa.Table) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue().to_pybytes()

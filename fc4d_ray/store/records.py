@@ -134,14 +134,14 @@ class RecordBook:
         return generation
 
     def read(self, avatar_id: str, name: str) -> AvatarRecord | FailureRecord | None:
-        """The record of that file name, None where there is none."""
+        """The record of that file name, None where there is none or it records no end."""
         try:
             document = self.storage.read_json(f"{layout.records_of(avatar_id)}/{name}")
         except FileNotFoundError:
             return None
         if _RECORD.fullmatch(name):
             return AvatarRecord(**document)
-        return FailureRecord(**document)
+        return FailureRecord(**document) if _FAILED.fullmatch(name) else None
 
     def _create(self, avatar_id: str, name: str, record: AvatarRecord | FailureRecord) -> bool:
         from dataclasses import asdict

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fc4d_ray.store import layout
 from fc4d_ray.store.digests import digest_bytes, readable_json
 from fc4d_ray.store.filesystem import Storage
+from fc4d_ray.store.parquet import table_from_bytes, table_to_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,22 +56,14 @@ class RunBook:
 
     def write_inputs(self, table: pa.Table) -> str:
         """Store the table of rows under its content's digest; returns its path."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        data = sink.getvalue().to_pybytes()
+        data = table_to_bytes(table)
         path = layout.inputs(digest_bytes(data))
         self.storage.create(path, data)
         return path
 
     def read_inputs(self, path: str) -> pa.Table:
         """The table of rows stored at ``path``."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        return pq.read_table(pa.BufferReader(self.storage.read(path)))
+        return table_from_bytes(self.storage.read(path))
 
     def start(self, document: RunDocument) -> None:
         """Record that a run begins."""

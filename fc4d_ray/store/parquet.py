@@ -1,0 +1,30 @@
+"""Tables to and from Parquet bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def table_from_bytes(data: bytes) -> pa.Table:
+    """Read a table.
+
+    Without threads, and not by ``pyarrow.parquet.read_table``, which starts some in any case: a
+    process that ends soon after them aborts in a destructor about every third time (pyarrow 26).
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
+
+
+def table_to_bytes(table: pa.Table) -> bytes:
+    """Write a table; equal tables give equal bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
