@@ -104,8 +104,7 @@ class CoinNetwork(nn.Module):
         noise = torch.randn(n_views, config.embedding_size, generator=generator)
         self.view_embeddings = nn.Parameter(noise * config.embedding_deviation)
         self.view_weight = uniform(config.embedding_size, config.hidden_size)
-        self.colour_weight = uniform(3, config.hidden_size)
-        self.code_weight = uniform(code_size, config.hidden_size)
+        self.splat_weight = uniform(code_size + 3, config.hidden_size)
         self.hidden_bias = uniform(config.hidden_size)
         self.offset_weight = nn.Parameter(torch.zeros(config.hidden_size, 3))
         self.offset_bias = nn.Parameter(torch.zeros(3))
@@ -118,12 +117,10 @@ class CoinNetwork(nn.Module):
     ) -> Tensor:
         """Offsets (N, 3) in colour units."""
         colour = dc_to_rgb(dc.detach() if self._detached else dc)
-        # The view's part is one vector for all splats, so the layer is applied in three pieces.
+        # The view's part of the first layer is one vector for all splats.
         shared = self.view_embeddings[view] @ self.view_weight + self.hidden_bias
-        hidden = torch.addmm(
-            torch.addmm(shared, code, self.code_weight), colour, self.colour_weight
-        )
-        return torch.addmm(self.offset_bias, torch.relu(hidden), self.offset_weight)
+        hidden = torch.addmm(shared, torch.cat([code, colour], 1), self.splat_weight).relu_()
+        return torch.addmm(self.offset_bias, hidden, self.offset_weight)
 
 
 def position_code(points: Tensor, octaves: int) -> Tensor:

@@ -81,28 +81,27 @@ class _Ssim(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, image: Tensor, target: Tensor) -> Tensor:
         x, y = image.detach(), target
-        channels = x.shape[-1]
-        blurred = blur(torch.cat([x, y, x * x, y * y, x * y], -1)).split(channels, -1)
-        mu_x, mu_y, xx, yy, xy = blurred
-        var_sum = xx + yy - mu_x * mu_x - mu_y * mu_y + _C2
-        covariance = 2 * (xy - mu_x * mu_y) + _C2
-        mean_sum = mu_x * mu_x + mu_y * mu_y + _C1
-        mean_product = 2 * mu_x * mu_y + _C1
-        inverse = 1 / (mean_sum * var_sum)
+        mu_x, mu_y, xy = blur(x), blur(y), blur(x * y)
+        mu_xy, mu_sum = mu_x * mu_y, mu_x * mu_x + mu_y * mu_y
+        variance = blur(torch.addcmul(x * x, y, y)).sub_(mu_sum).add_(_C2)
+        covariance = xy.sub_(mu_xy).mul_(2).add_(_C2)
+        mean_product = mu_xy.mul_(2).add_(_C1)
+        mean_sum = mu_sum.add_(_C1)
+        inverse = 1 / (mean_sum * variance)
         similarity = mean_product * covariance * inverse
         if ctx.needs_input_grad[0]:
-            d_xx = -similarity / var_sum
-            d_xy = 2 * mean_product * inverse
-            d_mu = 2 * mu_y * covariance * inverse - 2 * mu_x * similarity / mean_sum
-            d_mu = d_mu - 2 * mu_x * d_xx - mu_y * d_xy
-            ctx.save_for_backward(x, y, torch.cat([d_mu, d_xx, d_xy], -1))
+            d_xx = -similarity / variance
+            d_xy = mean_product.mul_(inverse).mul_(2)
+            d_mu = mu_y * (2 * covariance * inverse - d_xy)
+            d_mu -= 2 * mu_x * (similarity / mean_sum + d_xx)
+            ctx.save_for_backward(x, y, d_mu, d_xx, d_xy)
         return similarity.mean()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        x, y, partials = ctx.saved_tensors
-        d_mu, d_xx, d_xy = blur(partials).split(x.shape[-1], -1)
-        return (d_mu + 2 * x * d_xx + y * d_xy) * (gradient / x.numel()), None
+        x, y, d_mu, d_xx, d_xy = ctx.saved_tensors
+        through_moments = torch.addcmul(y * blur(d_xy), x, blur(d_xx), value=2)
+        return (through_moments + blur(d_mu)) * (gradient / x.numel()), None
 
 
 def blur(planes: Tensor) -> Tensor:

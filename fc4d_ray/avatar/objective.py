@@ -72,10 +72,10 @@ def objective(
     colours are drawn in one pass of six channels, since neither changes the blending weights; the
     pixel terms look at base plus offset, the structural term at the base alone.
     """
-    frames = frames.gather(gaussians.binding)
     rows = rows_in_view(gaussians, frames, picture.camera)
     seen = take_rows(gaussians, rows)
-    world = local_to_world(seen, frames.gather(rows))
+    frames = frames.gather(seen.binding)
+    world = local_to_world(seen, frames)
     colours = view_colours(world, picture.camera, sh_degree)
     base = colours.clamp_min(0)
     terms: dict[str, Tensor] = {}
@@ -91,7 +91,7 @@ def objective(
     terms["pixel"] = pixel_loss(image, picture.target, losses)
     if losses.alpha > 0:
         terms["alpha"] = losses.alpha * (drawn.alpha - picture.alpha).abs().mean()
-    terms |= _regulariser_terms(seen, frames.scale[rows], drawn.visible, losses)
+    terms |= _regulariser_terms(seen, frames.scale, drawn.visible, losses)
     return Objective(torch.stack(list(terms.values())).sum(), terms, image, rows, drawn)
 
 

@@ -16,6 +16,9 @@ from fc4d_ray.rendering import rasterization
 _CUTOFF_DEVIATIONS = 3.33
 _EPS2D_PX2 = 0.3
 """Where the rasterizer cuts a splat off, and the blur it adds; culling here must not cut more."""
+_NEAREST_M = 1e-3
+_STRETCH_MARGIN = 1.2
+"""Slopes at a splat may exceed those at its face's centre."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def rasterize(
         packed=False,
         backgrounds=background[None],
     )
-    visible = (meta["radii"] > 0).reshape(len(means), -1).all(-1)
+    visible = (meta["radii"][0] > 0).all(-1)
     return SplatImage(image[0], alpha[0, ..., 0], meta["means2d"], visible)
 
 
@@ -76,22 +79,25 @@ def render_splats(splats: WorldSplats, camera: Camera, background: Tensor) -> Sp
 def rows_in_view(gaussians: Gaussians, frames: FaceFrames, camera: Camera) -> Tensor:
     """Indices (n,) of splats that may touch the camera's image; never leaves one out that does.
 
-    ``frames`` has one row per splat. Bounds each splat by the circle around its largest axis.
+    ``frames`` has one row per face. Faces are projected, and each splat is bounded by the circle
+    that holds all it can reach around its face's centre.
     """
-    offset = (frames.rotation * gaussians.positions[:, None, :]).sum(-1)
-    means = frames.scale[:, None] * offset + frames.centre
-    world_to_camera = torch.from_numpy(camera.world_to_camera).to(means)
-    in_camera = torch.addmm(world_to_camera[:3, 3], means, world_to_camera[:3, :3].T)
+    centre = frames.centre.detach()
+    world_to_camera = torch.from_numpy(camera.world_to_camera).to(centre)
+    in_camera = torch.addmm(world_to_camera[:3, 3], centre, world_to_camera[:3, :3].T)
     depth = in_camera[:, 2]
-    near = depth > 1e-3
-    slopes = in_camera[:, :2] / depth.clamp_min(1e-3)[:, None]
-    focal = means.new_tensor([camera.K[0, 0], camera.K[1, 1]])
-    pixels = slopes * focal + means.new_tensor([camera.K[0, 2], camera.K[1, 2]])
-    size = gaussians.log_scales.amax(1).exp() * frames.scale
-    # Norm of the projection's Jacobian, whose slopes the rasterizer lets grow with the frustum.
-    stretch = torch.sqrt(1 + slopes.square().sum(1))
-    radius = focal.max() * size / depth.clamp_min(1e-3) * stretch
-    margin = _CUTOFF_DEVIATIONS * (radius.square() + _EPS2D_PX2).sqrt() + 1
-    limit = means.new_tensor([camera.width, camera.height])
-    inside = (pixels > -margin[:, None]) & (pixels < limit + margin[:, None])
-    return (inside.all(1) & near).nonzero()[:, 0]
+    slopes = in_camera[:, :2] / depth.clamp_min(_NEAREST_M)[:, None]
+    focal = centre.new_tensor([camera.K[0, 0], camera.K[1, 1]])
+    pixels = slopes * focal + centre.new_tensor([camera.K[0, 2], camera.K[1, 2]])
+    limit = centre.new_tensor([camera.width, camera.height])
+    outside = torch.maximum(-pixels, pixels - limit).amax(1)
+    # A point r away from the centre projects at most f r sqrt(1 + slope^2) / (z - r) from it.
+    stretch = focal.max() * torch.sqrt(1 + slopes.square().sum(1))
+    per_face = torch.stack([frames.scale.detach(), depth, stretch, outside], 1)
+    scale, depth, stretch, outside = per_face[gaussians.binding].unbind(1)
+    distance = torch.linalg.vector_norm(gaussians.positions, dim=1) * scale
+    deviation = gaussians.log_scales.amax(1).exp() * scale
+    nearest = (depth - distance).clamp_min(_NEAREST_M)
+    cutoff = (_STRETCH_MARGIN * stretch * deviation / nearest).square().add_(_EPS2D_PX2).sqrt_()
+    margin = stretch * distance / nearest + _CUTOFF_DEVIATIONS * cutoff + 1
+    return ((outside < margin) & (depth + distance > _NEAREST_M)).nonzero()[:, 0]

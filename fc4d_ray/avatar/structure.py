@@ -68,7 +68,7 @@ def gradient_pyramid(image: Tensor, target: Tensor) -> Tensor:
     as LPIPS is. Inputs (H, W, C); returns a scalar, 0 for equal images, about 1 where the image
     has no structure at all.
     """
-    a, b = (x.permute(2, 0, 1)[None] for x in (image, target.detach()))
+    a, b = (x.permute(2, 0, 1)[None].contiguous() for x in (image, target.detach()))
     total = image.new_zeros(())
     levels = 0
     for _ in range(_PYRAMID_LEVELS):

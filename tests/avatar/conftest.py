@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -11,6 +12,8 @@ import torch
 from scipy.spatial import ConvexHull
 
 from fc4d_ray.avatar.frames import Sample
+from fc4d_ray.avatar.gaussians import Gaussians
+from fc4d_ray.avatar.initialise import initialise_on_surface
 from fc4d_ray.cameras import orbit_camera, pixel_centres
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -129,6 +132,21 @@ def _icosphere(subdivisions: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(vertices.astype(np.float32)), torch.from_numpy(faces.astype(np.int64))
 
 
+def surface_splats(mesh: EllipsoidMesh, n: int, seed: int = 0) -> Gaussians:
+    """Grey splats at random points of the neutral ellipsoid, no face without one."""
+    generator = torch.Generator().manual_seed(seed)
+    n_faces = len(mesh.faces)
+    more = torch.randint(0, n_faces, (n - n_faces,), generator=generator)
+    face_index = torch.cat([torch.arange(n_faces), more])
+    barycentric = torch.rand(n, 3, generator=generator)
+    barycentric /= barycentric.sum(1, keepdim=True)
+    vertices = mesh.pose({"stretch": torch.zeros(1, 1)})[0]
+    spacing = (4 * np.pi * mesh.radius**2 / n) ** 0.5
+    return initialise_on_surface(
+        vertices, mesh.faces, face_index, barycentric, torch.full((n, 3), 0.5), spacing
+    )
+
+
 @pytest.fixture(scope="session")
 def ellipsoid() -> EllipsoidMesh:
     return EllipsoidMesh()
@@ -138,3 +156,9 @@ def ellipsoid() -> EllipsoidMesh:
 def make_frames() -> type[EllipsoidFrames]:
     """``EllipsoidFrames``, to be called with its arguments."""
     return EllipsoidFrames
+
+
+@pytest.fixture(scope="session")
+def make_splats(ellipsoid):
+    """``surface_splats`` on the ellipsoid, to be called with a number of splats."""
+    return partial(surface_splats, ellipsoid)
