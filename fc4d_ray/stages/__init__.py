@@ -83,7 +83,7 @@ REGISTRY: tuple[StageEntry, ...] = (
     ),
     StageEntry(
         "train",
-        single("fc4d_ray.stages.train:TrainStage", "fc4d_ray.avatar.config:TrainConfig"),
+        single("fc4d_ray.stages.train:TrainStage", "fc4d_ray.stages.train:TrainStageConfig"),
         part="training",
     ),
     StageEntry(

@@ -82,10 +82,10 @@ def fit_person(
 
 
 def _eyelids(rig: HeadRig) -> NDArray[np.bool_]:
-    """Vertices (V,) that a blink moves by more than a third of its reach."""
+    """Vertices (V,) that a blink moves noticeably."""
     rows = [rig.action_names.index(n) for n in ("eyeBlinkLeft", "eyeBlinkRight")]
     motion = np.linalg.norm(rig.action_basis[rows], axis=-1).max(0)
-    return (motion > motion.max() / 3) & (rig.region == Region.FACE)
+    return (motion > 0.12 * motion.max()) & (rig.region == Region.FACE)
 
 
 def _rest_rig(head: AnnyHead, fit: HeadFit) -> HeadRig:

@@ -29,7 +29,7 @@ class ShellConfig:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
-    voxel_m: float = 0.0055
+    voxel_m: float = 0.0065
     """Edge of a voxel; also the size of the shell's triangles."""
     fringe_m: float = 0.006
     """Thickness of hair lying on the face or forehead."""
@@ -57,6 +57,7 @@ class OuterShell:
 _LOW = np.array([-0.25, -0.27, -0.24])
 _HIGH = np.array([0.25, 0.26, 0.20])
 _SHOULDER_Y = -0.115
+_NAPE_Y = -0.06
 
 
 def grow_outer_shell(
@@ -100,6 +101,7 @@ class _SilhouetteView:
         self.distance = ((distance - outside) * self.metres_per_px)[window]
         self.radius = (_disc_radius(distance) * self.metres_per_px)[window]
         self.labels = cv2.resize(labels, (side, side), interpolation=cv2.INTER_NEAREST)
+        self.bare_neck = _bare_neck(self.labels, self.inside)
         self.head_depth = rasterize_mesh(rest, rig.faces, self.camera).z_depth
         skull = np.isin(rig.region, (Region.SCALP, Region.FACE, Region.EAR))
         bare = rasterize_mesh(rest, rig.faces[skull[rig.faces].all(1)], self.camera)
@@ -120,6 +122,16 @@ class _SilhouetteView:
     def sample(self, image: NDArray, pixels: NDArray, order: int = 1) -> NDArray:
         coordinates = (pixels[:, 1] - 0.5, pixels[:, 0] - 0.5)
         return ndimage.map_coordinates(image, coordinates, order=order, mode="nearest")
+
+
+def _bare_neck(labels: NDArray[np.uint8], inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Skin pixels with no hair on both sides of them: nothing hangs down behind this neck."""
+    hair = (labels == HAIR) & inside
+    columns = np.arange(labels.shape[1])
+    first = np.where(hair.any(1), hair.argmax(1), labels.shape[1])
+    last = np.where(hair.any(1), labels.shape[1] - 1 - hair[:, ::-1].argmax(1), -1)
+    flanked = (columns > first[:, None]) & (columns < last[:, None])
+    return (labels == SKIN) & ~flanked
 
 
 def _disc_radius(distance: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -166,6 +178,8 @@ def _occupancy(
     margin = np.minimum(margin, view.sample(view.distance, pixels))
     # Skin that the portrait shows is the head model's business: nothing may stand before it.
     carved = (label == SKIN) & (head > 0) & (depth < head + 0.035)
+    below_nape = points[:, 1] < _NAPE_Y
+    carved |= below_nape & (view.sample(view.bare_neck.astype(np.uint8), pixels, order=0) > 0)
     margin = np.where(carved, -config.voxel_m, margin)
     return np.clip(0.5 + margin / (2 * config.voxel_m), 0, 1).astype(np.float32)
 
@@ -268,5 +282,5 @@ def _shell_regions(vertices: NDArray, view: _SilhouetteView) -> NDArray[np.uint8
         label = view.labels[rows, columns]
     at_pixel = view.sample(label, pixels, order=0)
     hair = (at_pixel == HAIR) & (vertices[:, 1] > -0.24)
-    above_nape = vertices[:, 1] > -0.07
+    above_nape = vertices[:, 1] > _NAPE_Y
     return np.where(hair | above_nape, Region.HAIR, Region.CLOTHING).astype(np.uint8)

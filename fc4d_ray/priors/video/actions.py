@@ -40,7 +40,7 @@ class ActionsVideoConfig:
     """Frames taken from each clip, spread over its motion."""
     max_azimuth_deg: float = 75.0
     """Orbit views up to this azimuth are animated; the reference always is."""
-    frame_size: int = 384
+    frame_size: int = 512
     """Side of a frame in pixels."""
 
     def __post_init__(self) -> None:
@@ -77,7 +77,10 @@ def telling_frames(clip: MotionClip, count: int) -> NDArray[np.intp]:
 
 
 class ViewAnimator:
-    """One view of one person, ready to be driven."""
+    """One view of one person, ready to be driven.
+
+    Only the window that any action can reach is rendered; the rest of the picture stands still.
+    """
 
     def __init__(
         self,
@@ -89,18 +92,19 @@ class ViewAnimator:
         frame_size: int,
     ) -> None:
         self.rig = rig
-        self.faces = torch.as_tensor(rig.faces).long()
         self.picture_camera = camera
-        self.camera = camera.resized(frame_size, frame_size)
         self.picture = picture[..., :3].astype(np.float32) / 255
-        self.matte = cv2.resize(
-            picture[..., 3], (frame_size, frame_size), interpolation=cv2.INTER_AREA
-        )
-        self._shown = _shown_at_rest(rig, material, camera)
-        self._rest_areas = _face_areas(rig.neutral, rig.faces)
+        side = (frame_size, frame_size)
+        self.rest_frame = cv2.resize(picture, side, interpolation=cv2.INTER_AREA)
+        camera = camera.resized(*side)
+        self.window = _reach(rig, camera)
+        self.camera = camera.cropped(*self.window)
+        self.faces = _faces_within(rig, self.camera)
+        self._shown = _shown_at_rest(rig, material, self.picture_camera)
+        self._rest_areas = _face_areas(rig.neutral, self.faces)
         attributes = np.concatenate([rig.neutral, colour, presence(rig.neutral)[:, None]], 1)
         self.attributes = torch.from_numpy(attributes.astype(np.float32))
-        self._rest_cover = self._cover(rig.neutral)
+        self._rest_cover = rasterize_mesh(rig.neutral, self.faces, self.camera).face >= 0
 
     def frames(self, actions: NDArray[np.float32]) -> Iterator[NDArray[np.uint8]]:
         """(H, W, 4) RGBA per row of ``actions`` (T, 52); the neck stays as photographed."""
@@ -111,9 +115,11 @@ class ViewAnimator:
 
     def render(self, vertices: NDArray[np.float32]) -> NDArray[np.uint8]:
         """The view with the surface at ``vertices`` (V, 3)."""
-        fragments = rasterize_mesh(vertices, self.rig.faces, self.camera)
+        fragments = rasterize_mesh(vertices, self.faces, self.camera)
         trust = torch.from_numpy(self._shown * self._unstretched(vertices))[:, None]
-        values = interpolate(torch.cat([self.attributes, trust], 1), self.faces, fragments).numpy()
+        values = interpolate(
+            torch.cat([self.attributes, trust], 1), torch.from_numpy(self.faces).long(), fragments
+        ).numpy()
         covered = fragments.face >= 0
         source, _ = self.picture_camera.project(values[..., :3].astype(np.float64))
         source = np.where(covered[..., None], source, 0).astype(np.float32) - 0.5
@@ -121,27 +127,52 @@ class ViewAnimator:
             self.picture, source[..., 0], source[..., 1], cv2.INTER_CUBIC,
             borderMode=cv2.BORDER_REPLICATE,
         )  # fmt: skip
-        trust = values[..., 7:8]
-        colour = taken * trust + values[..., 3:6] * (1 - trust)
-        alpha = self._alpha(covered, values[..., 6])
-        return np.dstack([_to_bytes(colour), alpha])
+        weight = values[..., 7:8]
+        colour = taken * weight + values[..., 3:6] * (1 - weight)
+        left, top, width, height = self.window
+        frame = self.rest_frame.copy()
+        inside = frame[top : top + height, left : left + width]
+        matte = self._alpha(covered, values[..., 6], inside[..., 3])
+        inside[..., :3] = np.where(
+            (covered & (matte > 0))[..., None], _to_bytes(colour), inside[..., :3]
+        )
+        inside[..., 3] = matte
+        return frame
 
     def _unstretched(self, vertices: NDArray[np.float32]) -> NDArray[np.float32]:
         """1 where the surface keeps its size, 0 where it unfolds (a closing lid, an inner lip)."""
-        ratio = _face_areas(vertices, self.rig.faces) / self._rest_areas
+        ratio = _face_areas(vertices, self.faces) / self._rest_areas
         per_vertex = np.zeros(len(vertices), np.float32)
         for corner in range(3):
-            np.maximum.at(per_vertex, self.rig.faces[:, corner], ratio)
+            np.maximum.at(per_vertex, self.faces[:, corner], ratio)
         return (1 - smoothstep(per_vertex, 2.0, 3.5)).astype(np.float32)
 
-    def _alpha(self, covered: NDArray[np.bool_], fade: NDArray) -> NDArray[np.uint8]:
+    def _alpha(
+        self, covered: NDArray[np.bool_], fade: NDArray, rest_matte: NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
         """The picture's own matte where the outline has not moved, the surface's elsewhere."""
         surface = _to_bytes(np.where(covered, fade, 0))
-        moved = cv2.dilate((covered != self._rest_cover).astype(np.uint8), np.ones((5, 5)))
-        return np.where(moved > 0, surface, np.where(covered, self.matte, 0)).astype(np.uint8)
+        moved = cv2.dilate((covered != self._rest_cover).astype(np.uint8), np.ones((3, 3)))
+        return np.where(moved > 0, surface, rest_matte).astype(np.uint8)
 
-    def _cover(self, vertices: NDArray[np.float32]) -> NDArray[np.bool_]:
-        return rasterize_mesh(vertices, self.rig.faces, self.camera).face >= 0
+
+def _reach(rig: HeadRig, camera: Camera) -> tuple[int, int, int, int]:
+    """Window (left, top, width, height), px, of everything the actions can move."""
+    reach = np.abs(rig.action_basis).max(0)
+    moving = reach.max(1) > 5e-4
+    corners = np.concatenate([(rig.neutral + s * reach)[moving] for s in (-1, 1)])
+    pixels, _ = camera.project(corners.astype(np.float64))
+    low = np.clip(np.floor(pixels.min(0)).astype(int) - 4, 0, [camera.width, camera.height])
+    high = np.clip(np.ceil(pixels.max(0)).astype(int) + 4, 0, [camera.width, camera.height])
+    return int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1])
+
+
+def _faces_within(rig: HeadRig, camera: Camera) -> NDArray[np.int32]:
+    """Faces that touch the window at rest, or that some action moves."""
+    pixels, _ = camera.project(rig.neutral.astype(np.float64))
+    inside = ((pixels > -2) & (pixels < [camera.width + 2, camera.height + 2])).all(1)
+    moving = np.abs(rig.action_basis).max(axis=(0, 2)) > 5e-4
+    return rig.faces[(inside | moving)[rig.faces].any(1)]
 
 
 def _shown_at_rest(
