@@ -43,7 +43,7 @@ def leave_entry(storage: Storage) -> Iterator[Callable[..., None]]:
     abandoned = []
 
     def leave(pid: int, run_id: str = "run", node: str = "node") -> None:
-        witness = Witness(ProcessIdentity(run_id, node, pid), lambda node_id: True)
+        witness = Witness(ProcessIdentity(run_id, node, pid), lambda node_id: False)
         attempt = AttemptLedger(storage, witness).attempt(WORK, 0)
         attempt.__enter__()
         abandoned.append(attempt)  # an attempt that is collected would tidy up after itself
