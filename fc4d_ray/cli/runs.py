@@ -112,7 +112,8 @@ def retry(
         from fc4d_ray.pipeline.run import run_again
         from fc4d_ray.pipeline.status import retry_failed
 
-        notice(f"{retry_failed(out, stage=stage, error=error)} failed portraits opened again")
+        opened = retry_failed(out, stage=stage, error=error)
+        notice(f"failed portraits opened again: {opened}")
         summary = run_again(out, say=notice)
     _conclude(summary)
 
