@@ -7,7 +7,7 @@ sigma <= ln(255 * opacity) is visited. Formulas and thresholds follow gsplat 1.5
 
 from __future__ import annotations
 
-from math import ceil, floor, sqrt
+from math import sqrt
 
 import numpy as np
 from numba import njit
@@ -46,6 +46,8 @@ AROUND = np.float32(0.51)
 """An interval is widened by this share of the ellipse's half-width, for rounding, and by this many
 pixels, from its ends to pixel centres. What lies outside the ellipse is then masked exactly."""
 
+MINUS_ONE, ALMOST_ONE, FAR = np.float32(-1.0), np.float32(0.9999), np.float32(1e6)
+
 CHECK_EVERY = 64
 """After so many splats the forward pass looks whether its tile still has an open pixel."""
 
@@ -57,25 +59,16 @@ def _tile_box(tile, width, height):
     return left, top, min(left + TILE_WIDTH, width), min(top + TILE_HEIGHT, height)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _rows(mean_y, half_height, top, bottom):
-    """Rows ``[y0, y1)`` of the tile that the ellipse may reach, a hair more."""
-    half = half_height * 1.002 + 0.51
-    y0 = max(top, int(min(max(ceil(mean_y - half), -1.0), 1e9)))
-    y1 = min(bottom, int(min(max(floor(mean_y + half), -1.0), 1e9)))
-    return y0, y1
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+def _span(centre, half, first, last):
+    """Those of the pixels ``[first, last)`` whose centres lie within ``half`` of ``centre``.
 
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _columns(centre, square, inverse_xx, margin, left, right):
-    """Pixels ``[x0, x1)`` of a tile's row that may lie inside the ellipse, a hair more.
-
-    ``centre`` is the middle of the interval, ``square`` the discriminant of sigma(x) = tau.
+    Rounds by truncation: floor and ceil become calls into the C library. ``first`` is not
+    negative, so truncation is right wherever the result matters.
     """
-    half = (sqrt(square) * inverse_xx if square > 0 else square * 0) + margin
-    x0 = max(left, int(min(max(ceil(centre - half), -1.0), 1e9)))
-    x1 = min(right, int(min(max(floor(centre + half), -1.0), 1e9)))
-    return x0, x1
+    start = int(min(max(centre - half, MINUS_ONE), FAR) + ALMOST_ONE)
+    stop = int(min(max(centre + half, MINUS_ONE), FAR))
+    return max(first, start), min(last, stop)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -126,12 +119,17 @@ def composite_forward(
             xx, xy, yy = records[rank, 2], records[rank, 3], records[rank, 4]
             opacity, reach, det = records[rank, 5], records[rank, 6], records[rank, 7]
             margin, inverse_xx = records[rank, 8] * MARGIN + AROUND, records[rank, 10]
-            y0, y1 = _rows(mean_y, records[rank, 9], top, bottom)
+            half_width = records[rank, 8] + margin
+            narrow = half_width <= half * LANES
+            x0, x1 = _span(mean_x, half_width, left, right)
+            y0, y1 = _span(mean_y, records[rank, 9] * (one + MARGIN) + AROUND, top, bottom)
             for y in range(y0, y1):
                 dy = dtype(y) + half - mean_y
                 slope, offset = xy * dy, half * yy * dy * dy
-                centre, square = mean_x - slope * inverse_xx, reach - det * dy * dy
-                x0, x1 = _columns(centre, square, inverse_xx, margin, left, right)
+                if not narrow:  # else one vector covers the whole width
+                    square = reach - det * dy * dy
+                    row_half = (sqrt(square) * inverse_xx if square > zero else zero) + margin
+                    x0, x1 = _span(mean_x - slope * inverse_xx, row_half, left, right)
                 row = (y - top) * STRIDE - left
                 for x in range(x0, x1, LANES):
                     at = row + x
@@ -237,14 +235,19 @@ def composite_backward(
             xx, xy, yy = records[rank, 2], records[rank, 3], records[rank, 4]
             opacity, reach, det = records[rank, 5], records[rank, 6], records[rank, 7]
             margin, inverse_xx = records[rank, 8] * MARGIN + AROUND, records[rank, 10]
+            half_width = records[rank, 8] + margin
+            narrow = half_width <= half * LANES
+            x0, x1 = _span(mean_x, half_width, left, right)
             g_feature[:] = zero
             m0 = m1 = m2 = m3 = m4 = m5 = m6 = m7 = nothing
-            y0, y1 = _rows(mean_y, records[rank, 9], top, bottom)
+            y0, y1 = _span(mean_y, records[rank, 9] * (one + MARGIN) + AROUND, top, bottom)
             for y in range(y0, y1):
                 dy = dtype(y) + half - mean_y
                 slope, offset = xy * dy, half * yy * dy * dy
-                centre, square = mean_x - slope * inverse_xx, reach - det * dy * dy
-                x0, x1 = _columns(centre, square, inverse_xx, margin, left, right)
+                if not narrow:  # else one vector covers the whole width
+                    square = reach - det * dy * dy
+                    row_half = (sqrt(square) * inverse_xx if square > zero else zero) + margin
+                    x0, x1 = _span(mean_x - slope * inverse_xx, row_half, left, right)
                 row = (y - top) * STRIDE - left
                 s0 = s1 = s2 = nothing
                 for x in range(x0, x1, LANES):

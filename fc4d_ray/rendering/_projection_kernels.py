@@ -3,6 +3,7 @@
 One call treats the splats ``[first, last)`` of one camera and releases the GIL. Arithmetic is
 float64 whatever the arrays hold: the kernels are scalar code, and splats near the near plane lose
 half their digits otherwise. Formulas follow gsplat 1.5.3 (pinhole); S is the 2D covariance.
+Helpers are inlined by force: handing over their arrays costs more than their arithmetic.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ TANGENT_MARGIN = 0.15
 """How far outside the image (fraction of its size) the Jacobian still follows the direction."""
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _rotation(w, x, y, z, out):
     """Rotation matrix of a unit quaternion."""
     out[0, 0] = 1.0 - 2.0 * (y * y + z * z)
@@ -36,7 +37,7 @@ def _rotation(w, x, y, z, out):
     out[2, 2] = 1.0 - 2.0 * (x * x + y * y)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _project_one(
     n, means, quats, scales, view, intrinsics, size, local, rotation, axes, image_axes
 ):
@@ -136,9 +137,9 @@ def project_forward(
         # Off screen by the full extent, as gsplat's reference has it (its CUDA code shrinks the
         # box by opacity first); the picture is the same.
         reach_x, reach_y = ceil(EXTENT_SIGMAS * sqrt(sxx)), ceil(EXTENT_SIGMAS * sqrt(syy))
-        if u + reach_x <= 0.0 or u - reach_x >= size[0]:
+        if not (u + reach_x > 0.0 and u - reach_x < size[0]):
             continue
-        if v + reach_y <= 0.0 or v - reach_y >= size[1]:
+        if not (v + reach_y > 0.0 and v - reach_y < size[1]):
             continue
         radii[n, 0] = min(radius_x, 2.0e9)
         radii[n, 1] = min(radius_y, 2.0e9)
@@ -147,7 +148,7 @@ def project_forward(
         compensations[n] = compensation
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _quaternion_gradient(n, quats, norm, g, out):
     """Pull the gradient ``g`` (3, 3) of the rotation matrix back to the raw quaternion."""
     w, x, y, z = quats[n, 0] / norm, quats[n, 1] / norm, quats[n, 2] / norm, quats[n, 3] / norm
@@ -177,7 +178,7 @@ def _quaternion_gradient(n, quats, norm, g, out):
     out[n, 3] += (gz - along * z) / norm
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _covariance_gradient(n, b, eps2d, g_conics, g_compensations, out):
     """Gradient (2, 2) of the blurred covariance from those of its inverse and the compensation."""
     sharp_xx = b[0, 0] * b[0, 0] + b[0, 1] * b[0, 1] + b[0, 2] * b[0, 2]

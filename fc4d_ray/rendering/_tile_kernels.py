@@ -44,9 +44,14 @@ def sort_bits(keys, order):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def make_records(order, means2d, conics, opacities, records):
-    """Fill ``records`` (M, RECORD) for the splats named by ``order`` (M,)."""
-    for rank in range(len(order)):
+def make_records(
+    first, last, order, means2d, conics, opacities, features, records, sorted_features
+):
+    """Fill rows ``[first, last)`` of ``records`` (M, RECORD) and ``sorted_features`` (M, D).
+
+    ``order`` (M,) names the splats, front to back.
+    """
+    for rank in range(first, last):
         n = order[rank]
         a, b, c = np.float64(conics[n, 0]), np.float64(conics[n, 1]), np.float64(conics[n, 2])
         tau = log(max(1.0, opacities[n] * 255.0))
@@ -62,11 +67,13 @@ def make_records(order, means2d, conics, opacities, records):
         records[rank, 8] = min(sqrt(2.0 * tau * c / det), 1e9)
         records[rank, 9] = min(sqrt(2.0 * tau * a / det), 1e9)
         records[rank, 10] = 1.0 / a
+        for k in range(features.shape[1]):
+            sorted_features[rank, k] = features[n, k]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _tile_range(centre, half, n_tiles, tile_size):
-    # The margin covers rounding of the records; see _row_interval.
+    # The margin covers rounding of the records; the same as in the compositor.
     half = half * 1.002 + 0.01
     first = max(0.0, min(floor((centre - half) / tile_size), n_tiles - 0.0))
     last = max(0.0, min(ceil((centre + half) / tile_size), n_tiles - 0.0))

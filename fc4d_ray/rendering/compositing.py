@@ -84,6 +84,10 @@ def _depth_order(depths: NDArray, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return rows[np.argsort(depths[rows], kind="stable")]
 
 
+def _piece(index: int, n_splats: int) -> tuple[int, int]:
+    return index * SPLATS_PER_PIECE, min((index + 1) * SPLATS_PER_PIECE, n_splats)
+
+
 def _arrange(
     rows: NDArray[np.int64],
     means2d: NDArray,
@@ -96,7 +100,21 @@ def _arrange(
 ) -> _CameraTiles:
     order = _depth_order(depths, rows)
     records = np.empty((len(order), RECORD), means2d.dtype)
-    make_records(order, means2d, conics, opacities, records)
+    sorted_features = np.empty((len(order), features.shape[1]), features.dtype)
+
+    def fill(piece: int) -> None:
+        make_records(
+            *_piece(piece, len(order)),
+            order,
+            means2d,
+            conics,
+            opacities,
+            features,
+            records,
+            sorted_features,
+        )
+
+    run_pieces(fill, -(-len(order) // SPLATS_PER_PIECE))
     starts, ranks, splat_starts, slots = bin_splats(records, width, height)
     n_tiles = len(starts) - 1
     n_pieces = min(n_tiles, PIECES_PER_THREAD * thread_count())
@@ -105,7 +123,7 @@ def _arrange(
     wanted = np.linspace(0, cost[-1], n_pieces + 1)[1:-1]
     inner = np.searchsorted(cost, wanted)
     bounds = np.unique(np.concatenate([[0], inner, [n_tiles]])).astype(np.int64)
-    return _CameraTiles(order, records, features[order], starts, ranks, splat_starts, slots, bounds)
+    return _CameraTiles(order, records, sorted_features, starts, ranks, splat_starts, slots, bounds)
 
 
 class _Compositing(torch.autograd.Function):
@@ -196,8 +214,7 @@ class _Compositing(torch.autograd.Function):
 
             def gather(piece: int, arranged=arranged, moments=moments) -> None:
                 gather_gradients(
-                    piece * SPLATS_PER_PIECE,
-                    min((piece + 1) * SPLATS_PER_PIECE, len(arranged.order)),
+                    *_piece(piece, len(arranged.order)),
                     arranged.order,
                     arranged.records,
                     arranged.splat_starts,

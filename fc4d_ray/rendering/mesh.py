@@ -131,7 +131,7 @@ def _as_numpy(array: NDArray | Tensor) -> NDArray:
     return array.detach().cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _edge(ax, ay, bx, by, px, py):
     """Twice the signed area of (a, b, p); exactly negated when a and b change places.
 
@@ -142,7 +142,7 @@ def _edge(ax, ay, bx, by, px, py):
     return -((ax - bx) * (py - by) - (ay - by) * (px - bx))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _owns_edge(ax, ay, bx, by):
     """Whether pixels exactly on edge a->b belong to the (positively oriented) triangle."""
     return by > ay or (by == ay and bx < ax)
