@@ -33,7 +33,7 @@ prepare: $(INSTALLED)
 demo: prepare
 	$(BIN)/fc4d demo --out $(DEMO_OUT)
 
-test: $(INSTALLED)
+test: prepare
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(INSTALLED)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fc4d_ray import __version__
@@ -18,6 +19,7 @@ from fc4d_ray.assets.catalogue import CATALOGUE
 from fc4d_ray.assets.registry import file_digest, require_asset
 from fc4d_ray.avatar.avatar import Avatar
 from fc4d_ray.avatar.formats import write_world_ply
+from fc4d_ray.avatar.splatting import render_splats
 from fc4d_ray.cameras import Camera, orbit_camera
 from fc4d_ray.errors import ConfigError
 from fc4d_ray.images import write_png
@@ -144,13 +146,16 @@ class _Stills:
         return on_white(render_rgba(self._avatar, camera, performance.parameters(0)))
 
 
-def turntable_frames(avatar: Renderable, config: PublishConfig) -> Iterator[NDArray[np.uint8]]:
-    """One full turn; the frame after the last would be the first again."""
+@torch.no_grad()
+def turntable_frames(avatar: Avatar, config: PublishConfig) -> Iterator[NDArray[np.uint8]]:
+    """One full turn; the frame after the last would be the first again. Posed only once."""
     n_frames = max(round(config.turntable_seconds * config.fps), 1)
-    parameters = Performance().parameters(0)
+    splats = avatar.splats({})
+    white = splats.means.new_ones(3)
     for frame in range(n_frames):
         camera = orbit_camera(360.0 * frame / n_frames, size=config.video_size)
-        yield on_white(render_rgba(avatar, camera, parameters))
+        image = render_splats(splats, camera, white).image.clamp(0, 1)
+        yield (image * 255).round().to(torch.uint8).cpu().numpy()
 
 
 def expression_frames(avatar: Renderable, config: PublishConfig) -> Iterator[NDArray[np.uint8]]:
