@@ -76,7 +76,7 @@ def _looks(models: FaceModels, width: int, height: int) -> Iterator[_Look]:
         yield _Look(f"hog_tilted{tilt_deg:+.0f}", hog(1), *_scaled(width, height, 480, tilt_deg))
     yield _Look("hog_mirrored", hog(1), *_scaled(width, height, 640), mirrored=True)
     yield _Look("hog_fine", hog(1), *_scaled(width, height, 1600))
-    yield _Look("cnn_fine", cnn, *_scaled(width, height, 1000))
+    yield _Look("cnn_fine", cnn, *_scaled(width, height, 800))
 
 
 def _scaled(

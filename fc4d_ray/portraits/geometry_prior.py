@@ -44,9 +44,11 @@ def geometry_prior(landmarks: NDArray, size: int) -> GeometryPrior:
 
     head = _inside(_ellipse(x, y, 0.0, 0.10, 0.88, 0.98), 0.16)
     long_hair = 0.45 * _inside(_ellipse(x, y, 0.0, 0.95, 1.05, 1.0), 0.22)
-    neck = _rising(0.52 - across, 0.08) * _rising(y - 0.55, 0.1)
+    neck = _rising(0.45 - across, 0.10) * _rising(y - 0.55, 0.1)
     shoulder_y = 1.22 + 0.30 * np.clip(across - 0.3, 0, None) + 0.25 * np.clip(across - 1.3, 0, 9)
-    body = _rising(y - shoulder_y, 0.13) * _rising(2.25 - across, 0.2)
+    body = _rising(y - shoulder_y, 0.13 + 0.08 * np.clip(across - 0.5, 0, None)) * _rising(
+        2.25 - across, 0.2
+    )
     foreground = 1 - (1 - head) * (1 - long_hair) * (1 - neck) * (1 - body)
     foreground = np.clip(foreground, 0.04, 0.93)
 
@@ -56,7 +58,7 @@ def geometry_prior(landmarks: NDArray, size: int) -> GeometryPrior:
     skin = np.maximum.reduce(
         [
             0.75 * scalp * _rising(y + 0.38, 0.10),
-            0.72 * neck * _rising(y - 0.8, 0.08) * _rising(1.38 - y, 0.12),
+            0.85 * neck * _rising(y - 0.8, 0.08) * _rising(1.38 - y, 0.12),
             0.28 * _rising(0.75 - across, 0.15) * _rising(y - 1.1, 0.1),
             np.full_like(x, 0.05),
         ]
@@ -65,8 +67,8 @@ def geometry_prior(landmarks: NDArray, size: int) -> GeometryPrior:
     hair = np.maximum.reduce(
         [
             0.95 * _rising(0.55 - y, 0.18),
-            0.40 * _rising(1.3 - y, 0.2) * _rising(1.0 - across, 0.15),
-            0.14 * _rising(1.1 - across, 0.2),
+            0.40 * _rising(1.3 - y, 0.2) * _rising(1.0 - across, 0.15) * (1 - 0.75 * neck),
+            0.14 * _rising(1.1 - across, 0.2) * (1 - 0.5 * neck),
             np.full_like(x, 0.02),
         ]
     )
@@ -98,7 +100,7 @@ def _ellipse(
     return 1 - np.hypot((x - centre_x) / radius_x, (y - centre_y) / radius_y)
 
 
-def _rising(value: NDArray, width: float) -> NDArray:
+def _rising(value: NDArray, width: NDArray | float) -> NDArray:
     return 1 / (1 + np.exp(np.clip(-value / (width / 2), -60, 60)))
 
 

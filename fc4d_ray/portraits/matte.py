@@ -17,6 +17,9 @@ BODY_BAND = 0.007
 HOLE_LIMIT = 0.004
 """Gaps in the foreground up to this share of the crop are closed."""
 
+SURE_FOREGROUND = 0.7
+"""Larger gaps are closed too where geometry expects the person, such as the neck in black wool."""
+
 
 @dataclass(frozen=True)
 class Matte:
@@ -58,9 +61,12 @@ def clean_mask(regions: Regions) -> NDArray[np.bool_]:
     ours[0] = 0
     person = parts == ours.argmax()
     _, gaps, stats, _ = cv2.connectedComponentsWithStats((~person).astype(np.uint8))
-    small = stats[:, cv2.CC_STAT_AREA] <= HOLE_LIMIT * mask.size
-    small[0] = False
-    return person | small[gaps]
+    areas = np.maximum(stats[:, cv2.CC_STAT_AREA], 1)
+    expected = 1 - regions.prior.probabilities[..., BACKGROUND]
+    expected = np.bincount(gaps.ravel(), expected.ravel(), minlength=len(areas)) / areas
+    closed = (areas <= HOLE_LIMIT * mask.size) | (expected > SURE_FOREGROUND)
+    closed[0] = False
+    return person | closed[gaps]
 
 
 def guided_filter(

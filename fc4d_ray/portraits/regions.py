@@ -32,13 +32,17 @@ OUTLIER_LOG_DENSITY = -15.0
 SMOOTHNESS = 2.2
 VARIANCE_FLOOR = np.array([0.03, 0.03, 6.0, 5.0, 5.0, 0.06])
 """x and y in head units squared, L, a, b in CIELAB units squared, log texture squared."""
+SHADE_BLIND = np.array([1, 1, 0.25, 1, 1, 0.25], np.float32)
+"""Factors on the features under which lit and shaded skin look alike."""
+GENTLY_SHADED = np.array([1, 1, 0.6, 1, 1, 1], np.float32)
+"""Factors under which a backdrop may brighten or darken from one end to the other."""
 PLACE = 2
 """The leading features, which say where a pixel is; the others say how it looks."""
 DOUBT = (0.02, 0.05, 0.3, 1.0)
 """Least sample weight, per round, of background that looks unlike the usual backdrop."""
 MINOR_BACKDROP = 0.08
 """Far from the head, looks rarer than this may be a scarf or long hair as well as backdrop."""
-PRIOR_FADE = (1.0, 0.8, 0.65, 0.55)
+PRIOR_FADE = (1.0, 0.85, 0.75, 0.7)
 """Power of the geometry prior per round: looks take over as they become known."""
 
 
@@ -168,9 +172,15 @@ def _first_samples(
     samples = np.where(belief > 0.6 * belief[..., SKIN:].sum(-1, keepdims=True), belief, 0) ** 3
     samples[..., BACKGROUND] = belief[..., BACKGROUND] ** 6
     like_backdrop = _typicality(
-        features, samples[..., BACKGROUND] * valid, 6, generator, minor=MINOR_BACKDROP
+        features * GENTLY_SHADED,
+        samples[..., BACKGROUND] * valid,
+        6,
+        generator,
+        minor=MINOR_BACKDROP,
     )
-    like_skin = _typicality(features, (belief[..., SKIN] > 0.97) * valid, 3, generator)
+    like_skin = _typicality(
+        features * SHADE_BLIND, (belief[..., SKIN] > 0.97) * valid, 3, generator
+    )
     for label in (HAIR, CLOTHING):
         samples[..., label] *= (1 - 0.995 * like_backdrop) ** 2 * (1 - 0.97 * like_skin)
     samples[..., BACKGROUND] *= np.maximum(like_backdrop, 0.01)
@@ -195,7 +205,7 @@ def _typicality(
     mixture = _fit_label(looks, flat, components, generator).without_minor(minor)
     log_density = mixture.log_density(looks)
     usual = np.quantile(log_density[flat > 0.5 * flat.max()], 0.02 + minor)
-    return np.clip((log_density - usual) / 6.0 + 1.0, 0, 1).reshape(weights.shape)
+    return np.clip((log_density - usual) / 8.0 + 1.0, 0, 1).reshape(weights.shape)
 
 
 def _fit_label(
