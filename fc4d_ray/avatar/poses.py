@@ -47,13 +47,17 @@ class PoseCache:
     def neutral_vertices(self) -> Tensor:
         """(V, 3) with all parameters zero."""
         with torch.no_grad():
-            zeros = {n: torch.zeros_like(p[:1]) for n, p in self._parameters.items()}
-            return self._mesh.pose(zeros)[0].to(self._device)
+            return self._pose({n: torch.zeros_like(p[:1]) for n, p in self._parameters.items()})
 
     def frames_of(self, vertices: Tensor) -> FaceFrames:
         """Frames (F) of the mesh with the given vertices (V, 3)."""
         return face_frames(vertices, self._faces)
 
     def _compute(self, time: int) -> FaceFrames:
-        rows = {name: rows[time : time + 1] for name, rows in self._parameters.items()}
-        return self.frames_of(self._mesh.pose(rows)[0].to(self._device))
+        return self.frames_of(
+            self._pose({name: rows[time : time + 1] for name, rows in self._parameters.items()})
+        )
+
+    def _pose(self, rows: Mapping[str, Tensor]) -> Tensor:
+        """Vertices (V, 3) on the training's device; rigs hold plain arrays and pose on CPU."""
+        return self._mesh.pose({n: row.cpu() for n, row in rows.items()})[0].to(self._device)
