@@ -3,9 +3,10 @@
 Both render and differentiate the same head-like scene in the same process: forward, L1 loss,
 backward with gradients for all splat parameters. Times are the best of several rounds, because
 other work on the machine only ever adds to them; the ratio is what carries over to other machines.
+How the cost grows is measured as processor time of one thread, which other work disturbs less.
 
-    python benchmarks/rasterizer.py            # the table of docs/rendering.md, about two minutes
-    python benchmarks/rasterizer.py --quick    # one scene
+    python benchmarks/rasterizer.py                  # the tables of docs/rendering.md, minutes
+    python benchmarks/rasterizer.py --parts scale    # one of compare, scale, threads, compile
 """
 
 from __future__ import annotations
@@ -88,12 +89,14 @@ def render_torch(oracle: ModuleType, scene: Scene) -> Tensor:
     return oracle.render_tiles(ellipses, scene.splats[4], white, size, size)[0]
 
 
-def best_ms(work: Callable[[], None], rounds: int) -> float:
+def best_ms(
+    work: Callable[[], None], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> float:
     best = math.inf
     for _ in range(rounds):
-        start = time.perf_counter()
+        start = clock()
         work()
-        best = min(best, time.perf_counter() - start)
+        best = min(best, clock() - start)
     return best * 1e3
 
 
@@ -107,12 +110,12 @@ def load_oracle() -> ModuleType:
 
 
 def cold_compile_s() -> tuple[float, float]:
-    """Seconds of the first iteration with an empty and with a filled kernel cache."""
+    """Processor seconds of the first step with an empty and with a filled kernel cache."""
     code = (
         "import sys, time; sys.path.insert(0, sys.argv[1])\n"
         "from rasterizer import Scene, render_compiled\n"
-        "scene = Scene.head_like(100, 32); start = time.perf_counter()\n"
-        "scene.step(render_compiled); print(time.perf_counter() - start)"
+        "scene = Scene.head_like(100, 32); start = time.process_time()\n"
+        "scene.step(render_compiled); print(time.process_time() - start)"
     )
     with tempfile.TemporaryDirectory() as cache:
         environment = os.environ | {"NUMBA_CACHE_DIR": cache, "PYTHONPATH": str(ROOT)}
@@ -124,10 +127,10 @@ def cold_compile_s() -> tuple[float, float]:
     return cold, warm
 
 
-def compare(scenes: list[tuple[int, int]], rounds: int) -> None:
+def compare(rounds: int) -> None:
     oracle = load_oracle()
     print("| splats, image | compiled, ms | PyTorch tiles, ms | ratio |\n|---|---|---|---|")
-    for n_splats, size in scenes:
+    for n_splats, size in ((10_000, 128), (10_000, 256), (50_000, 128), (50_000, 256)):
         scene = Scene.head_like(n_splats, size)
         with torch.no_grad():
             error = (render_compiled(scene) - render_torch(oracle, scene)).abs().max().item()
@@ -142,38 +145,52 @@ def compare(scenes: list[tuple[int, int]], rounds: int) -> None:
 
 
 def scale(rounds: int) -> None:
-    print("\n| what grows | step, ms |\n|---|---|")
-
-    def row(label: str, scene: Scene) -> None:
-        print(f"| {label} | {best_ms(lambda: scene.step(render_compiled), rounds):.1f} |")
-
-    for n_splats in (1_000, 10_000, 50_000, 100_000):
-        row(f"{n_splats} splats, 256²", Scene.head_like(n_splats, 256))
-    for size in (64, 128, 256, 512):
-        row(f"10000 splats, {size}²", Scene.head_like(10_000, size))
-    for n_channels in (3, 6, 12):
-        row(f"10000 splats, 256², {n_channels} channels", Scene.head_like(10_000, 256, n_channels))
+    """How a step grows with splats, pixels and channels, on one thread."""
+    print("| splats | image | channels | processor time of a step, ms |\n|---|---|---|---|")
     available = torch.get_num_threads()
-    for n_threads in sorted({1, 2, available}):
-        if n_threads <= available:
-            torch.set_num_threads(n_threads)
-            row(f"50000 splats, 256², {n_threads} threads", Scene.head_like(50_000, 256))
+    torch.set_num_threads(1)
+    cases = [(n, 256, 3) for n in (1_000, 10_000, 50_000, 100_000)]
+    cases += [(10_000, size, 3) for size in (64, 128, 512)]
+    cases += [(10_000, 256, n_channels) for n_channels in (6, 12)]
+    for n_splats, size, n_channels in cases:
+        scene = Scene.head_like(n_splats, size, n_channels)
+        spent = best_ms(
+            lambda scene=scene: scene.step(render_compiled), rounds, clock=time.thread_time
+        )
+        print(f"| {n_splats} | {size}² | {n_channels} | {spent:.1f} |")
+    torch.set_num_threads(available)
+
+
+def threads(rounds: int) -> None:
+    """Elapsed time by number of threads, taken in turns so that all see the same load."""
+    print("| threads | 50 000 splats, 256²: elapsed, ms |\n|---|---|")
+    available = torch.get_num_threads()
+    counts = sorted({1, 2, 4, 8, available} & set(range(available + 1)))
+    scene = Scene.head_like(50_000, 256)
+    best = dict.fromkeys(counts, math.inf)
+    for _ in range(rounds):
+        for count in counts:
+            torch.set_num_threads(count)
+            best[count] = min(best[count], best_ms(lambda: scene.step(render_compiled), 1))
+    for count, spent in best.items():
+        print(f"| {count} | {spent:.1f} |")
     torch.set_num_threads(available)
 
 
 def main() -> None:
+    names = ("compare", "scale", "threads", "compile")
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="only 10 000 splats at 256²")
+    parser.add_argument("--parts", nargs="+", choices=names, default=names)
     parser.add_argument("--rounds", type=int, default=25, help="rounds to take the best of")
     arguments = parser.parse_args()
-    print(f"{torch.get_num_threads()} threads, best of {arguments.rounds}\n")
-    if arguments.quick:
-        compare([(10_000, 256)], arguments.rounds)
-        return
-    compare([(10_000, 128), (10_000, 256), (50_000, 128), (50_000, 256)], arguments.rounds)
-    scale(arguments.rounds)
-    cold, warm = cold_compile_s()
-    print(f"\nFirst step in a new process: {cold:.1f} s without cached kernels, {warm:.2f} s with.")
+    print(f"{torch.get_num_threads()} threads, best of {arguments.rounds}")
+    for name, part in (("compare", compare), ("scale", scale), ("threads", threads)):
+        if name in arguments.parts:
+            print()
+            part(arguments.rounds)
+    if "compile" in arguments.parts:
+        cold, warm = cold_compile_s()
+        print(f"\nFirst step: {cold:.1f} s of processor time, {warm:.2f} s with cached kernels")
 
 
 if __name__ == "__main__":
