@@ -164,10 +164,8 @@ def _first_samples(
 ) -> tuple[NDArray, NDArray]:
     """Sample weights (s, s, 4) of the first round, from where geometry is nearly sure.
 
-    Also gives (s, s) in 0-1 how unlike the usual far background each pixel looks.
-
     Around the head geometry is unsure: what there looks like the far background is no sample of
-    hair or clothing.
+    the person. Also gives (s, s) in 0-1 how unlike that background each pixel looks.
     """
     samples = np.where(belief > 0.6 * belief[..., SKIN:].sum(-1, keepdims=True), belief, 0) ** 3
     samples[..., BACKGROUND] = belief[..., BACKGROUND] ** 6
@@ -178,11 +176,12 @@ def _first_samples(
         generator,
         minor=MINOR_BACKDROP,
     )
-    like_skin = _typicality(
-        features * SHADE_BLIND, (belief[..., SKIN] > 0.97) * valid, 3, generator
-    )
+    face = belief[..., SKIN] > 0.97
+    like_skin = _typicality(features * SHADE_BLIND, face * valid, 3, generator)
+    unlike = (1 - 0.995 * like_backdrop) ** 2
+    samples[..., SKIN] *= np.where(face, 1, unlike)
     for label in (HAIR, CLOTHING):
-        samples[..., label] *= (1 - 0.995 * like_backdrop) ** 2 * (1 - 0.97 * like_skin)
+        samples[..., label] *= unlike * (1 - 0.97 * like_skin)
     samples[..., BACKGROUND] *= np.maximum(like_backdrop, 0.01)
     return samples, 1 - like_backdrop
 
