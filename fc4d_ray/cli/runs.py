@@ -162,7 +162,8 @@ def _print_status(found: dict[str, Any]) -> None:
     progress = latest["progress"]
     if progress is None:
         return
-    for name, stage in progress["stages"].items():
+    for name in latest["stages"]:
+        stage = progress["stages"][name]
         mean = stage["seconds_mean"]
         seconds = f"  {mean:8.1f} s each" if mean is not None else ""
         say(f"  {name:<10}{stage['done']:>6} done {stage['in_flight']:>4} at work{seconds}")

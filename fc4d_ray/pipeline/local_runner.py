@@ -28,13 +28,13 @@ def run_locally(session: RunSession) -> None:
 
     def report(avatar_id: str, stage: str, event: str, number: float, text: str) -> None:
         session.stage_event(avatar_id, stage, event, number, text)
-        if session.stop.is_set() and threading.current_thread() is main:
+        if session.stop.requested.is_set() and threading.current_thread() is main:
             raise _Stopped
 
     worker = StageWorker(session.storage, session.plan, session.plan.names, witness, report)
     try:
         for portrait in session.portraits:
-            if session.stop.is_set():
+            if session.stop.requested.is_set():
                 break
             session.portrait_ended(worker.work(portrait))
     except _Stopped:

@@ -36,6 +36,7 @@ def run_on_ray(session: RunSession) -> None:
     """Do the session's portraits on a Ray cluster."""
     groups = _front_groups(session)
     with connected(len(session.portraits), session.config.run) as cluster:
+        session.stop.install()
         _RayRun(session, cluster, groups).execute()
 
 
@@ -88,7 +89,7 @@ class _RayRun:
         self._open_front()
         try:
             while self.front_is_open or self.waiting or self.trainings:
-                if self.session.stop.is_set():
+                if self.session.stop.requested.is_set():
                     break
                 self._take_arrivals()
                 self._submit()

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import platform
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 from fc4d_ray.config import RunConfig, parse_config
 from fc4d_ray.errors import ConfigError, RunError
 from fc4d_ray.pipeline.inputs import Inputs, collect_inputs, identify_again
+from fc4d_ray.pipeline.interruption import GracefulStop
 from fc4d_ray.pipeline.plan import Plan, make_plan
 from fc4d_ray.pipeline.progress import Display, RunProgress, make_display
 from fc4d_ray.pipeline.worker import Outcome, Portrait
@@ -73,8 +73,8 @@ class RunSession:
     """The portraits left to do."""
     progress: RunProgress
     display: Display
-    stop: threading.Event = field(default_factory=threading.Event)
-    """Set when the user or the system asks to end."""
+    stop: GracefulStop
+    """Whether the user or the system asked to end."""
 
     def stage_event(self, avatar_id: str, stage: str, event: str, number: float, text: str) -> None:
         """A worker's report."""
@@ -164,7 +164,7 @@ class _Run:
         session = self._session(portraits)
         try:
             if portraits:
-                with _graceful_stop(session.stop, self._say), self._updates(session):
+                with session.stop, self._updates(session):
                     _runner(self._config)(session)
         except BaseException as error:
             self._end_badly(error)
@@ -236,6 +236,7 @@ class _Run:
             portraits=portraits,
             progress=progress,
             display=make_display(progress),
+            stop=GracefulStop(self._say),
         )
 
     @contextlib.contextmanager
@@ -319,7 +320,7 @@ class _Run:
                 failed += 1
                 failures[str(error_type)] = failures.get(str(error_type), 0) + 1
         unfinished = len(self._inputs) - succeeded - failed - duplicates
-        if unfinished and not session.stop.is_set():
+        if unfinished and not session.stop.requested.is_set():
             raise RunError(f"{unfinished} portraits came to no end; run the same command again")
         return RunSummary(
             output=self._storage.uri,
@@ -329,7 +330,7 @@ class _Run:
             failed=failed,
             duplicates=duplicates,
             worked=len(session.progress.ended),
-            interrupted=session.stop.is_set() and unfinished > 0,
+            interrupted=session.stop.requested.is_set() and unfinished > 0,
             seconds=time.monotonic() - self._began,
             failures=failures,
             avatars=tuple(
@@ -368,27 +369,3 @@ def _software() -> dict[str, str]:
     from fc4d_ray import __version__
 
     return {"fc4d_ray": __version__, "python": platform.python_version()}
-
-
-@contextlib.contextmanager
-def _graceful_stop(stop: threading.Event, say: Callable[[str], None]) -> Iterator[None]:
-    """First Ctrl-C or SIGTERM: finish cleanly. Second: at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = {}
-
-    def handle(number: int, frame: object) -> None:
-        if stop.is_set():
-            signal.signal(number, previous[number])
-            raise KeyboardInterrupt
-        stop.set()
-        say("stopping; what is done is kept, the same command continues")
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -57,6 +57,7 @@ def read_status(output: str) -> dict[str, Any]:
         "started_at": latest.started_at,
         "rows": latest.rows,
         "runner": latest.runner,
+        "stages": list(latest.stages),
         "config_digest": latest.config_digest,
         "state": _state(end),
         "end": end,

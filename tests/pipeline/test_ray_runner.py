@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,3 +77,32 @@ def test_front_stages_may_have_workers_of_their_own(
     assert errors(tmp_path / "out") == {"ann": (None, None), "eve": ("ingest", "StageFailed")}
     with pytest.raises(ConfigError, match="front_groups must hold the front stages"):
         fc4d(folder, tmp_path / "other", fake_config, "run.front_groups=[[shape]]")
+
+
+@pytest.mark.slow
+def test_a_run_with_a_cluster_of_its_own_stops_cleanly_and_continues(
+    portraits: Portraits, fake_config: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    folder = portraits(**{name: name for name in ("ann", "bob", "cid", "dan")})
+    arguments = ["run", str(folder), "--out", str(out), "--config", str(fake_config)]
+    command = [sys.executable, "-c", "from fc4d_ray.cli import app; app()", *arguments]
+    process = subprocess.Popen(
+        [*command, "--set", "train.seconds=3"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 90
+    while len(list(out.glob("avatars/*/*/train/*.json"))) < 2:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, text
+    assert "the same command continues" in text and "left in" in text
+    before = (tmp_path / "journal").read_text().splitlines()
+    assert before.count("ann shape") == 1
+    summary = fc4d(folder, out, fake_config, "train.seconds=3")
+    assert summary.exit_code == 0 and summary.rows == 4
+    assert (tmp_path / "journal").read_text().splitlines().count("ann shape") == 1
