@@ -290,7 +290,7 @@ def _neck(model, kept: NDArray, mean: NDArray) -> tuple[NDArray[np.float32], NDA
 def _with_teeth(
     head: AnnyHead, teeth: TeethRows, landmark_faces: NDArray, landmark_barycentric: NDArray
 ) -> AnnyHead:
-    """Append the teeth: they follow the gum's nearest face vertices in identity, the jaw in action."""
+    """Append the teeth: in identity they follow the lips, in action the lower row the jaw."""
     first = len(head.mean)
     lower = teeth.is_lower
     inner_lip = head.faces[landmark_faces[[62, 66]]][:, 0]

@@ -17,8 +17,8 @@ from fc4d_ray.heads.rig import Region
 
 _SIZE = 640
 _SIDES = [16 - i for i in range(17)] + [26 - i for i in range(10)] + [27, 28, 29, 30]
-_SIDES += [35, 34, 33, 32, 31] + [45, 44, 43, 42, 47, 46] + [39, 38, 37, 36, 41, 40]
-_SIDES += [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55] + [64, 63, 62, 61, 60, 67, 66, 65]
+_SIDES += [35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
+_SIDES += [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
 MIRRORED_LANDMARK: tuple[int, ...] = tuple(_SIDES)
 """``MIRRORED_LANDMARK[i]`` is landmark ``i``'s partner on the other side of the face."""
 
@@ -54,7 +54,7 @@ def _frontal_camera(vertices: NDArray) -> Camera:
     target = np.array([0.0, -0.02, 0.0])
     focal = 4.0 * _SIZE / 0.32
     K = np.array([[focal, 0, _SIZE / 2], [0, focal, _SIZE / 2], [0, 0, 1]], np.float64)
-    return Camera(K, look_at(target + [0, 0, 4.0], target), _SIZE, _SIZE)
+    return Camera(K, look_at([*target, 0, 0, 4.0], target), _SIZE, _SIZE)
 
 
 def _shade(vertices, faces, region, camera, fragments) -> NDArray[np.uint8]:

@@ -36,8 +36,8 @@ def make_teeth(landmarks: NDArray[np.floating]) -> TeethRows:
     centre = 0.5 * (landmarks[62] + landmarks[66])
     # Anatomy: the arch is a little narrower than the mouth and lies behind the lips; the edges
     # of the upper incisors hang just below the line where the lips meet.
-    upper = _row(centre + [0, -0.0015, -0.0085], width * 0.43, height=0.0105, sign=1.0)
-    lower = _row(centre + [0, -0.0020, -0.0115], width * 0.39, height=0.0095, sign=-1.0)
+    upper = _row([*centre, 0, -0.0015, -0.0085], width * 0.43, height=0.0105, sign=1.0)
+    lower = _row([*centre, 0, -0.002, -0.0115], width * 0.39, height=0.0095, sign=-1.0)
     faces = _strip_faces()
     count = len(upper)
     mirror = np.arange(count).reshape(_ROWS, COLUMNS)[:, ::-1].ravel()
@@ -50,7 +50,7 @@ def make_teeth(landmarks: NDArray[np.floating]) -> TeethRows:
 
 
 def tooth_row_shade() -> NDArray[np.float32]:
-    """Albedo factor (V,) in 0…1 of both rows: bright crowns, darker gaps, gums and far ends of the arch."""
+    """Albedo factor (V,) in 0…1 of both rows: bright crowns, darker gaps, gums and far ends."""
     column = np.tile(np.linspace(-1, 1, COLUMNS), _ROWS)
     gap = np.abs(np.sin(np.pi * TEETH_PER_ROW / 2 * np.arcsin(column * 0.98) / (np.pi / 2)))
     row = np.repeat(np.array([0.75, 0.95, 1.0, 0.8, 0.5, 0.4]), COLUMNS)
@@ -64,7 +64,10 @@ def _row(edge_centre: NDArray, half_width: float, height: float, sign: float) ->
     arch = np.stack([half_width * t, np.zeros(COLUMNS), -0.85 * half_width * np.abs(t) ** 2.2], 1)
     lift = np.array([1.0, 0.5, 0.0, 0.0, 0.5, 1.0]) * height * sign
     inward = np.array([0.0012, 0.0002, 0.0, 0.0035, 0.005, 0.006])
-    rows = [edge_centre + arch * [1 - d * 8, 1, 1] + [0, h, -d] for h, d in zip(lift, inward)]
+    rows = [
+        edge_centre + arch * [1 - d * 8, 1, 1] + [0, h, -d]
+        for h, d in zip(lift, inward, strict=False)
+    ]
     return np.concatenate(rows)
 
 

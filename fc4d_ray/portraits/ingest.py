@@ -18,6 +18,7 @@ from fc4d_ray.portraits.dlib_models import FaceModels
 from fc4d_ray.portraits.landmarks import LocatedFace, locate_face
 from fc4d_ray.portraits.matte import compute_matte
 from fc4d_ray.portraits.regions import label_map, segment
+from fc4d_ray.portraits.stray_hair import without_stray_hair
 
 LOW_CONFIDENCE = 0.35
 
@@ -86,7 +87,7 @@ def ingest_portrait(
     return IngestedPortrait(
         image=image,
         matte=matte,
-        regions=label_map(regions, matte),
+        regions=without_stray_hair(label_map(regions, matte), image, landmarks),
         landmarks=landmarks,
         face_box=map_box(frame.source_to_crop, face.box),
         frame=frame,

@@ -27,7 +27,7 @@ class IngestStage:
 
     name = "ingest"
     requires: tuple[str, ...] = ()
-    version = "2"
+    version = "3"
 
     def __init__(self) -> None:
         self._models = FaceModels()

@@ -30,7 +30,7 @@ class StageContext:
     seed: int
     """Derived from (run seed, avatar_id, stage)."""
     row: Mapping[str, Any]
-    """The input row: ``avatar_id``, ``source_uri``, ``face_box``, ``landmarks``, the user's columns."""
+    """The input row: ``avatar_id``, ``source_uri``, ``face_box``, ``landmarks``, user columns."""
     facts: Mapping[str, Facts] = field(default_factory=dict)
     """Facts reported by the earlier stages, by stage name."""
     checkpoint: Path | None = None

@@ -47,7 +47,7 @@ class TrackStage:
             for named in _chosen(cameras, config.view_azimuths_deg)
         ]
         context.progress(0.3, "tracking")
-        result = track_clips(person.rig, views, self._models.landmarks, config)
+        result = track_clips(person.rig, person.colour, views, self._models.landmarks, config)
         clip, frame, driven = _frame_index(video, clip_names)
         difference = generator_difference_mm(person.rig, result.actions, driven)
         np.savez_compressed(

@@ -102,7 +102,8 @@ def lay_out(rig: HeadRig, config: SurfaceSampleConfig, seed: int) -> SurfaceSamp
         for elevation, count in ((0, 24), (35, 8), (-30, 8), (70, 3))
         for azimuth in orbit_azimuths(count)
     ]
-    front = [orbit_camera(a, e, size=512) for a, e in ((0, 0), (35, 0), (-35, 0), (0, -20), (0, 20))]
+    frontal = ((0, 0), (35, 0), (-35, 0), (0, -20), (0, 20))
+    front = [orbit_camera(azimuth, elevation, size=512) for azimuth, elevation in frontal]
     poses = []
     for actions in _SHOWING_POSES:
         vertices = rig.pose(rig.parameters_from_actions(actions))[0].numpy()
@@ -157,9 +158,7 @@ def _initial_gaussians(person: PersonFiles, samples: SurfaceSamples, shape, imag
     return replace(gaussians, opacity_logits=torch.logit(torch.from_numpy(opacity).float()))
 
 
-def _pictures(
-    shape, image
-) -> list[tuple[Camera, NDArray[np.uint8], NDArray[np.float32], float]]:
+def _pictures(shape, image) -> list[tuple[Camera, NDArray[np.uint8], NDArray[np.float32], float]]:
     pictures = []
     for named in read_cameras(shape):
         depth = read_depth(shape / "depth" / f"{named.name}.png", named.depth_unit_m)

@@ -41,7 +41,8 @@ class PersonFrames:
             "neck": torch.from_numpy(np.vstack([np.zeros((1, 3)), neck])).float(),
         }  # fmt: skip
         self._readers: dict[tuple[int, int], ClipReader] = {}
-        self._row = {i + 1: (int(c), int(f)) for i, (c, f) in enumerate(zip(clip, frame, strict=True))}
+        rows = zip(clip.tolist(), frame.tolist(), strict=True)
+        self._row = dict(enumerate(rows, start=1))
         for view_name in facts["views"]:
             view = self.names.index(view_name)
             for index, clip_name in enumerate(facts["clips"]):

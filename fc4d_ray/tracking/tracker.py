@@ -20,6 +20,7 @@ from torch import Tensor
 from fc4d_ray.cameras import Camera
 from fc4d_ray.errors import ConfigError, StageFailed
 from fc4d_ray.heads.rig import HeadRig
+from fc4d_ray.tracking.eyelids import refine_blinks
 from fc4d_ray.tracking.objective import (
     LinearPoints,
     TrackedView,
@@ -50,7 +51,7 @@ class TrackingConfig:
     """Weight of the landmark term."""
     photometric_weight: float = 1.5
     """Weight of the skin term."""
-    sparsity: float = 0.02
+    sparsity: float = 0.006
     """Weight of the sum of actions: unneeded actions stay at zero."""
 
     def __post_init__(self) -> None:
@@ -81,7 +82,11 @@ class TrackResult:
 
 
 def track_clips(
-    rig: HeadRig, views: list[ViewClip], detect: LandmarkDetector, config: TrackingConfig
+    rig: HeadRig,
+    colour: NDArray[np.floating],  # [V, 3] surface colour 0…1
+    views: list[ViewClip],
+    detect: LandmarkDetector,
+    config: TrackingConfig,
 ) -> TrackResult:
     """Actions of every frame; the neck stays at rest (the source pose is kept).
 
@@ -108,7 +113,11 @@ def track_clips(
         schedule.step()
         with torch.no_grad():
             actions.clamp_(0, 1)
-    return _result(rig, actions.detach(), evidence)
+    refined = refine_blinks(
+        rig, colour, actions.detach().numpy(), [v.camera for v in views],
+        [v.rest for v in views], [v.frames for v in views],
+    )  # fmt: skip
+    return _result(rig, torch.from_numpy(refined), evidence)
 
 
 def _gather(rig: HeadRig, view: ViewClip, detect: LandmarkDetector) -> TrackedView:

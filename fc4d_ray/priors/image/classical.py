@@ -23,7 +23,7 @@ from fc4d_ray.errors import ConfigError
 from fc4d_ray.images import smoothstep
 from fc4d_ray.portraits.regions import HAIR
 from fc4d_ray.priors.image.hair_detail import hair_detail_sheet, wrap_sheet
-from fc4d_ray.priors.shape.surface_colour import Material
+from fc4d_ray.priors.shape.surface_colour import Material, without_borders
 from fc4d_ray.priors.shape.views import REFERENCE, ShapeView
 from fc4d_ray.warping import (
     DEPTH_TOLERANCE,
@@ -35,6 +35,12 @@ from fc4d_ray.warping import (
     sample,
     warp_to_view,
 )
+
+_TURNED_DEG = 12.0
+"""From this azimuth on a portrait shows one side of the hair only."""
+
+_SQUARE_COSINE = 0.55
+"""From this cosine of view and surface on a misfit stays as small as it is."""
 
 
 class Provenance(IntEnum):
@@ -138,8 +144,10 @@ def _reference_anchor(view: ShapeView, portrait, matte, labels, config) -> _Anch
     )
     # A pixel only speaks for a surface of its own kind (no collar on the neck behind it).
     kind = np.where(np.isin(view.material, (4, 5, 6)), Material.SKIN, view.material)
-    agrees = cv2.dilate((labels == kind).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-    trust = trust * agrees
+    # Where the surface is grazed, the misfit of a boundary smears over it: keep off the border.
+    inner = without_borders(labels, 0.006 * side) == kind
+    near = cv2.dilate((labels == kind).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    trust = trust * np.where(cosine > _SQUARE_COSINE, near, inner)
     coarse = _to_tensor(view.rgba)
     return _Anchor(image, image - coarse, torch.from_numpy(trust).float(), depth, view.camera)
 
@@ -203,7 +211,8 @@ def _mirrored_detail(
 ) -> tuple[Tensor, Tensor]:
     """The other side of the face: its detail on this side's own colour, and the weight.
 
-    Heads are nearly symmetric about x = 0; only skin is mirrored, hair partings are not.
+    Heads are nearly symmetric about x = 0. A frontal portrait shows both sides of the hair, whose
+    parting is no mirror image; from a turned one the far side can only be guessed so.
     """
     depth = torch.from_numpy(view.depth)
     points = lift(depth, view.camera) * torch.tensor([-1.0, 1.0, 1.0])
@@ -213,8 +222,11 @@ def _mirrored_detail(
     warped = sample(torch.cat([reference.detail, reference.trust[None]]), pixels)
     weight = warped[3] * visible
     if view.material is not None:
-        skin = np.isin(view.material, (Material.SKIN, Material.EYE))
-        weight = weight * torch.from_numpy(skin)
+        lent = [Material.SKIN, Material.EYE]
+        x, _, z = reference.camera.position
+        if abs(np.rad2deg(np.arctan2(x, z))) > _TURNED_DEG:
+            lent.append(Material.HAIR)
+        weight = weight * torch.from_numpy(np.isin(view.material, lent))
     return (coarse + warped[:3]).clamp(0, 1), _feathered(weight)
 
 

@@ -24,7 +24,7 @@ def hair_detail_sheet(
 ) -> NDArray[np.float32] | None:
     """Detail (SHEET_HEIGHT, SHEET_WIDTH, 3) around 0, periodic in x; None for too little hair."""
     sheet_px = SHEET_HEIGHT_M / SHEET_HEIGHT
-    patch = int(round(0.022 / metres_per_px))
+    patch = round(0.022 / metres_per_px)
     patch = max(9, patch | 1)
     detail = _high_pass(image, hair, sigma=0.007 / metres_per_px)
     room = cv2.distanceTransform(hair.astype(np.uint8), cv2.DIST_L2, 5)
@@ -33,7 +33,7 @@ def hair_detail_sheet(
         return None
     angle = _strand_angle(image, hair, patch)
     generator = np.random.default_rng(seed)
-    size = max(8, int(round(patch * metres_per_px / sheet_px)))
+    size = max(8, round(patch * metres_per_px / sheet_px))
     window = np.outer(np.hanning(size + 2), np.hanning(size + 2))[1:-1, 1:-1].astype(np.float32)
     step = max(1, size // 3)
     total = np.zeros((SHEET_HEIGHT + size, SHEET_WIDTH, 3), np.float32)

@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from fc4d_ray.cameras import Camera, orbit_azimuths, orbit_camera, view_name
 from fc4d_ray.errors import ConfigError
@@ -73,19 +74,35 @@ def fit_person(
     bare = _rest_rig(head, fit)
     shell = grow_outer_shell(bare, bare.neutral, fit.camera, matte, labels, config.shell)
     rig = _with_shell(bare, shell)
-    mirror = np.concatenate([head.mirror, np.full(len(shell.vertices), -1, np.int32)])
+    mirror = _mirror_with_shell(head, shell)
     colour = complete_surface_colour(
         rig.neutral, rig.faces, rig.region, mirror, fit.camera, portrait, matte, labels,
-        _eyelids(rig),
+        _colour_reliability(rig),
     )  # fmt: skip
     return FittedPerson(rig, fit.camera, colour, fit, shell.hair_thickness_m)
 
 
-def _eyelids(rig: HeadRig) -> NDArray[np.bool_]:
-    """Vertices (V,) that a blink moves noticeably."""
+def _mirror_with_shell(head: AnnyHead, shell: OuterShell) -> NDArray[np.int32]:
+    """Mirror partners (V,); a shell vertex without one within a centimetre gets -1."""
+    if not len(shell.vertices):
+        return head.mirror
+    distance, nearest = cKDTree(shell.vertices).query(shell.vertices * [-1.0, 1.0, 1.0])
+    partner = np.where(distance < 0.01, nearest + len(head.mirror), -1)
+    return np.concatenate([head.mirror, partner]).astype(np.int32)
+
+
+def _colour_reliability(rig: HeadRig) -> NDArray[np.float32]:
+    """How far each vertex's pixel tells the skin's own colour (V,).
+
+    Lids mix with lashes and eyes; brows are no skin, and would darken what is filled from them.
+    """
     rows = [rig.action_names.index(n) for n in ("eyeBlinkLeft", "eyeBlinkRight")]
     motion = np.linalg.norm(rig.action_basis[rows], axis=-1).max(0)
-    return (motion > 0.12 * motion.max()) & (rig.region == Region.FACE)
+    lids = (motion > 0.12 * motion.max()) & (rig.region == Region.FACE)
+    brows = rig.landmarks(torch.from_numpy(rig.neutral)).numpy()[17:27]
+    distance, _ = cKDTree(brows).query(rig.neutral)
+    reliability = np.where(distance < 0.008, 0.03, 1.0)
+    return np.where(lids, 0.0, reliability).astype(np.float32)
 
 
 def _rest_rig(head: AnnyHead, fit: HeadFit) -> HeadRig:

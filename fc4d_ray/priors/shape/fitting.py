@@ -187,7 +187,7 @@ class _FarOutline:
         if abs(yaw) < 10:
             return
         # Camera on the subject's left (+x): the right side (-x, landmarks 0…7) is the far one.
-        far = range(0, 8) if yaw > 0 else range(9, 17)
+        far = range(8) if yaw > 0 else range(9, 17)
         points = self.mean + torch.tensordot(identity, self.identity, 1)
         points = points + torch.tensordot(actions, self.actions, 1)
         view = points @ matrix.T + shift

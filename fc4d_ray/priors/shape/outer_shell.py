@@ -58,6 +58,7 @@ _LOW = np.array([-0.25, -0.27, -0.24])
 _HIGH = np.array([0.25, 0.26, 0.20])
 _SHOULDER_Y = -0.115
 _NAPE_Y = -0.06
+_TURNED_DEG = 12.0
 
 
 def grow_outer_shell(
@@ -89,6 +90,8 @@ class _SilhouetteView:
         self.camera = camera.resized(side, side)
         self.metres_per_px = float(np.linalg.norm(camera.position)) / self.camera.K[0, 0]
         self.rest, self.region = rest, rig.region
+        x, _, z = camera.position
+        self.is_turned = abs(np.rad2deg(np.arctan2(x, z))) > _TURNED_DEG
         inside = cv2.resize(matte, (side, side), interpolation=cv2.INTER_AREA) > 127
         self.inside = inside
         # The crop's lower and side borders cut the body; that is no outline.
@@ -176,12 +179,23 @@ def _occupancy(
     ahead = np.where(on_head & (label == HAIR), front_of_head + config.fringe_m, ahead)
     margin = np.where(toward >= 0, ahead - toward, behind + toward)
     margin = np.minimum(margin, view.sample(view.distance, pixels))
-    # Skin that the portrait shows is the head model's business: nothing may stand before it.
-    carved = (label == SKIN) & (head > 0) & (depth < head + 0.035)
-    below_nape = points[:, 1] < _NAPE_Y
-    carved |= below_nape & (view.sample(view.bare_neck.astype(np.uint8), pixels, order=0) > 0)
+    carved = _before_skin(points, view)
+    if view.is_turned:
+        # What the far side looks like nobody saw; it is as bare as its mirror image.
+        carved |= _before_skin(points * np.float32([-1, 1, 1]), view)
     margin = np.where(carved, -config.voxel_m, margin)
     return np.clip(0.5 + margin / (2 * config.voxel_m), 0, 1).astype(np.float32)
+
+
+def _before_skin(points: NDArray[np.float32], view: _SilhouetteView) -> NDArray[np.bool_]:
+    """Where nothing may stand: before skin that the portrait shows, and behind a bare neck."""
+    pixels, depth = view.camera.project(points)
+    label = view.sample(view.labels, pixels, order=0)
+    head = view.sample(view.head_depth, pixels, order=0)
+    carved = (label == SKIN) & (head > 0) & (depth < head + 0.035)
+    below_nape = points[:, 1] < _NAPE_Y
+    bare = view.sample(view.bare_neck.astype(np.uint8), pixels, order=0) > 0
+    return carved | (below_nape & bare)
 
 
 def _middle_plane(

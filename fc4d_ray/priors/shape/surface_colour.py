@@ -53,13 +53,14 @@ def complete_surface_colour(
     portrait: NDArray[np.uint8],  # [S, S, 3]
     matte: NDArray[np.uint8],
     labels: NDArray[np.uint8],
-    folding: NDArray[np.bool_],  # [V] eyelids: their pixels mix with lashes and eyes
+    reliable: NDArray[np.floating],  # [V] 0…1: how far a vertex's pixel tells its own colour
 ) -> SurfaceColour:
     """Colour every vertex; see the module text."""
     sight = _look(vertices, faces, camera, matte)
     material = _materials(vertices, region, sight, labels)
     colour = _blurred(portrait, matte, labels)[:, sight.rows, sight.columns].T
-    wanted = labels[sight.rows, sight.columns]
+    # Along a boundary between materials a small misfit takes the neighbour's colour.
+    wanted = without_borders(labels, 0.006 * camera.width)[sight.rows, sight.columns]
     # A vertex only takes the colour of a pixel of its own kind: skin under a fringe stays skin.
     agrees = wanted == np.select(
         [material == Material.SKIN, material == Material.HAIR, material == Material.CLOTHING],
@@ -67,7 +68,7 @@ def complete_surface_colour(
         -1,
     )
     agrees |= np.isin(material, (Material.EYE, Material.TEETH, Material.MOUTH))
-    seen = sight.weight * agrees * ~folding
+    seen = sight.weight * agrees * reliable
     result = np.zeros((len(vertices), 3))
     for kind in (Material.SKIN, Material.HAIR, Material.CLOTHING):
         rows = np.flatnonzero(material == kind)
@@ -75,6 +76,17 @@ def complete_surface_colour(
             result[rows] = _diffuse(vertices, rows, colour, seen, mirror, kind)
     _paint_inner(result, vertices, region, colour, seen, material)
     return SurfaceColour(result.astype(np.float32), material, seen.astype(np.float32))
+
+
+def without_borders(labels: NDArray[np.uint8], width_px: float) -> NDArray[np.uint8]:
+    """Labels (S, S) with 0 within ``width_px`` of another foreground label."""
+    inner = labels.copy()
+    for label in (SKIN, HAIR, CLOTHING):
+        others = ((labels != label) & (labels != 0)).astype(np.uint8)
+        if others.any():
+            distance = cv2.distanceTransform(1 - others, cv2.DIST_L2, 5)
+            inner[(labels == label) & (distance < width_px)] = 0
+    return inner
 
 
 @dataclass(frozen=True)
@@ -161,7 +173,7 @@ def _diffuse(vertices, rows, colour, seen, mirror, kind) -> NDArray[np.float64]:
     points = vertices[rows]
     weight = seen[rows].copy()
     value = colour[rows].astype(float).copy()
-    if kind == Material.SKIN:
+    if kind in (Material.SKIN, Material.HAIR):
         partner = mirror[rows]
         lent = np.where(partner >= 0, seen[partner], 0.0) * 0.3
         use = lent > weight

@@ -1,0 +1,51 @@
+"""Collars and scarves that were taken for hair.
+
+Dark clothing beside the neck looks like hair and lies where long hair lies. Hair on the head says
+what this person's hair looks like: a patch below the chin of another colour is clothing.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fc4d_ray.portraits.geometry_prior import CLOTHING, HAIR
+
+_CHIN, _NOSE = 8, 30
+_CELLS = 24
+"""Cells of the colour histogram per Lab axis."""
+
+
+def without_stray_hair(
+    labels: NDArray[np.uint8],  # (S, S)
+    crop: NDArray[np.uint8],  # (S, S, 3) RGB
+    landmarks: NDArray[np.floating],  # (68, 2) px
+) -> NDArray[np.uint8]:
+    """Labels with hair below the chin kept only where it has the colours of the head's hair."""
+    rows = np.arange(labels.shape[0])[:, None]
+    hair = labels == HAIR
+    on_head = hair & (rows < landmarks[_NOSE, 1])
+    below = hair & (rows > landmarks[_CHIN, 1] - 0.01 * labels.shape[0])
+    if on_head.sum() < 100 or not below.any():
+        return labels
+    smooth = cv2.GaussianBlur(crop, (0, 0), labels.shape[0] / 150)
+    cells = (cv2.cvtColor(smooth, cv2.COLOR_RGB2LAB).astype(int) * _CELLS) // 256
+    likelihood = _histogram(cells[on_head])[tuple(cells.transpose(2, 0, 1))]
+    usual = np.percentile(likelihood[on_head], 8)
+    result = labels.copy()
+    strange = (below & (likelihood < usual)).astype(np.uint8)
+    # A patch decides as a whole, so that dark hair keeps its highlights.
+    share = cv2.blur(strange.astype(np.float32), (25, 25))
+    room = cv2.blur(below.astype(np.float32), (25, 25))
+    result[below & (share > 0.5 * room)] = CLOTHING
+    return result
+
+
+def _histogram(cells: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Smoothed frequencies (C, C, C) of colour cells (N, 3)."""
+    from scipy.ndimage import gaussian_filter
+
+    counts = np.zeros((_CELLS,) * 3, np.float32)
+    np.add.at(counts, tuple(cells.T), 1)
+    return gaussian_filter(counts, 1.0)
