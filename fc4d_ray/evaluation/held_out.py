@@ -7,9 +7,8 @@ error in shape, completion and colour.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +22,13 @@ from fc4d_ray.evaluation.pictures import (
     masked_ssim,
     sharpness,
 )
-from fc4d_ray.evaluation.synthetic import SyntheticPerson, similarity, surface_error_mm
+from fc4d_ray.evaluation.synthetic import SyntheticPerson, similarity
 from fc4d_ray.evaluation.wholeness import SILHOUETTE_ALPHA, above_fade, surface_image
 from fc4d_ray.heads.rig import Region
+from fc4d_ray.publishing.quality import CHIN
 
 HELD_OUT_AZIMUTHS_DEG = (0.0, 30.0, -30.0, 60.0, -60.0, 90.0, 180.0)
+DIGITS = 4
 _FACE_FRONT_Z_M = 0.02
 """Vertices of the true head in front of this plane lay the two faces on one another."""
 
@@ -39,20 +40,29 @@ class HeldOutView:
     azimuth_deg: float
     picture: NDArray[np.float32]  # [H, W, 3]
     truth: NDArray[np.float32]  # [H, W, 3]
-    mask: NDArray[np.bool_]  # [H, W] where either shows something, above the bust's fade
+    bust: NDArray[np.bool_]  # [H, W] where either shows something, above the bust's fade
+    head: NDArray[np.bool_]  # [H, W] of it, what lies above the chin in the picture
 
-    def figures(self) -> dict[str, float]:
-        """``psnr`` in dB, ``ssim``, ``sharpness`` and ``detail_agreement`` within the mask."""
-        measures = {
-            "psnr": masked_psnr,
-            "ssim": masked_ssim,
-            "sharpness": sharpness,
-            "detail_agreement": detail_agreement,
-        }
-        return {
-            name: round(measure(self.picture, self.truth, self.mask), 4)
-            for name, measure in measures.items()
-        }
+
+def picture_figures(
+    picture: NDArray[np.floating], truth: NDArray[np.floating], mask: NDArray[np.bool_]
+) -> dict[str, float]:
+    """``psnr`` in dB, ``ssim``, ``sharpness`` and ``detail_agreement`` within the mask."""
+    measures = {
+        "psnr": masked_psnr,
+        "ssim": masked_ssim,
+        "sharpness": sharpness,
+        "detail_agreement": detail_agreement,
+    }
+    return {name: round(f(picture, truth, mask), DIGITS) for name, f in measures.items()}
+
+
+def view_figures(view: HeldOutView) -> dict[str, dict[str, float]]:
+    """``picture_figures`` of the ``head`` and of the whole ``bust``."""
+    return {
+        name: picture_figures(view.picture, view.truth, mask)
+        for name, mask in (("head", view.head), ("bust", view.bust))
+    }
 
 
 def held_out_views(
@@ -65,6 +75,7 @@ def held_out_views(
     splats = avatar.splats({})
     white = splats.means.new_ones(3)
     estimated, true = _face_points(avatar.rig.neutral, person)
+    chin = person.landmark_points()[CHIN]
     views = []
     for azimuth in azimuths_deg:
         camera = orbit_camera(azimuth, size=size)
@@ -74,24 +85,12 @@ def held_out_views(
         alpha, points = surface_image(splats, in_avatar)
         shown = (rgba[..., 3] > 127) | (alpha > SILHOUETTE_ALPHA)
         upper = above_fade(points) & above_fade(_true_points(camera, depth))
+        bust = shown & upper
+        head = bust.copy()
+        head[int(camera.project(chin)[0][1]) :] = False
         picture = drawn.image.clamp(0, 1).cpu().numpy()
-        views.append(HeldOutView(azimuth, picture, _on_white(rgba), shown & upper))
+        views.append(HeldOutView(azimuth, picture, _on_white(rgba), bust, head))
     return views
-
-
-def measure_held_out(
-    avatar: Avatar,
-    person: SyntheticPerson,
-    azimuths_deg: Sequence[float] = HELD_OUT_AZIMUTHS_DEG,
-    size: int = 512,
-) -> dict[str, Any]:
-    """``views`` (figures by azimuth) and ``surface_error_mm`` of the face at rest."""
-    views: Mapping[str, dict[str, float]] = {
-        f"{view.azimuth_deg:+g}": view.figures()
-        for view in held_out_views(avatar, person, azimuths_deg, size)
-    }
-    error = surface_error_mm(avatar.rig.neutral, person)
-    return {"views": views, "surface_error_mm": round(error, 3)}
 
 
 def carried_camera(
