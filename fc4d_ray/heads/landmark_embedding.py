@@ -54,7 +54,7 @@ def _frontal_camera(vertices: NDArray) -> Camera:
     target = np.array([0.0, -0.02, 0.0])
     focal = 4.0 * _SIZE / 0.32
     K = np.array([[focal, 0, _SIZE / 2], [0, focal, _SIZE / 2], [0, 0, 1]], np.float64)
-    return Camera(K, look_at([*target, 0, 0, 4.0], target), _SIZE, _SIZE)
+    return Camera(K, look_at(target + np.array([0.0, 0.0, 4.0]), target), _SIZE, _SIZE)
 
 
 def _shade(vertices, faces, region, camera, fragments) -> NDArray[np.uint8]:

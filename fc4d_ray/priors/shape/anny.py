@@ -111,11 +111,10 @@ def _rest_rig(head: AnnyHead, fit: HeadFit) -> HeadRig:
     parameters = rig.neutral_parameters()
     parameters["actions"] = torch.from_numpy(fit.actions)[None]
     rest = rig.pose(parameters)[0].numpy()
-    remaining = (1.0 - fit.actions)[:, None, None]
     return HeadRig(
         neutral=rest,
         faces=rig.faces,
-        action_basis=(rig.action_basis * remaining).astype(np.float32),
+        action_basis=_relative_basis(rig, fit.actions),
         action_names=rig.action_names,
         neck_pivot=rig.neck_pivot,
         neck_weight=rig.neck_weight,
@@ -123,6 +122,25 @@ def _rest_rig(head: AnnyHead, fit: HeadFit) -> HeadRig:
         landmark_faces=rig.landmark_faces,
         landmark_barycentric=rig.landmark_barycentric,
     )
+
+
+_RELEASED = ("mouthSmile", "jawOpen", "mouthDimple", "mouthStretch", "mouthUpperUp")
+_RELEASE = {"mouthPucker": 0.8, "mouthFunnel": 0.6, "mouthFrownLeft": 0.4, "mouthFrownRight": 0.4}
+"""Share of a photographed smile that an opposite shape of the mouth takes back at full strength:
+nobody purses lips while grinning."""
+
+
+def _relative_basis(rig: HeadRig, rest: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Action offsets (A, V, 3) from the photographed expression."""
+    basis = rig.action_basis * (1.0 - rest)[:, None, None]
+    shown = np.array(
+        [a if n.startswith(_RELEASED) else 0 for n, a in zip(rig.action_names, rest, strict=True)],
+        np.float32,
+    )
+    smile = np.tensordot(shown, rig.action_basis, 1)
+    for name, share in _RELEASE.items():
+        basis[rig.action_names.index(name)] -= share * smile
+    return basis.astype(np.float32)
 
 
 def _with_shell(rig: HeadRig, shell: OuterShell) -> HeadRig:

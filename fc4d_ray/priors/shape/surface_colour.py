@@ -73,7 +73,7 @@ def complete_surface_colour(
     for kind in (Material.SKIN, Material.HAIR, Material.CLOTHING):
         rows = np.flatnonzero(material == kind)
         if len(rows):
-            result[rows] = _diffuse(vertices, rows, colour, seen, mirror, kind)
+            result[rows] = _diffuse(vertices, rows, colour, seen, mirror, kind, reliable)
     _paint_inner(result, vertices, region, colour, seen, material)
     return SurfaceColour(result.astype(np.float32), material, seen.astype(np.float32))
 
@@ -141,13 +141,18 @@ def _materials(vertices, region, sight: _Sight, labels) -> NDArray[np.uint8]:
     # Neck and bust: what the portrait shows there, carried round to the back.
     torso = np.isin(region, (Region.NECK, Region.BUST))
     known = torso & sight.visible & np.isin(at_pixel, (SKIN, CLOTHING))
-    if known.any():
-        flat = vertices * [1.0, 1.0, 0.3]
-        _, nearest = cKDTree(flat[known]).query(flat[torso])
-        is_cloth = at_pixel[known][nearest] == CLOTHING
-        material[torso] = np.where(is_cloth, Material.CLOTHING, Material.SKIN)
-    else:
+    if not known.any():
         material[region == Region.BUST] = Material.CLOTHING
+        return material
+    front = torso & (vertices[:, 2] > vertices[torso, 2].mean())
+    _, nearest = cKDTree(vertices[known]).query(vertices[front])
+    is_cloth = at_pixel[known][nearest] == CLOTHING
+    material[front] = np.where(is_cloth, Material.CLOTHING, Material.SKIN)
+    # Behind, a garment ends at one height: where it does at the sides of the neck.
+    cloth = known & (at_pixel == CLOTHING)
+    collar = np.percentile(vertices[cloth, 1], 97) if cloth.any() else -np.inf
+    back = torso & ~front
+    material[back] = np.where(vertices[back, 1] < collar, Material.CLOTHING, Material.SKIN)
     return material
 
 
@@ -168,7 +173,7 @@ def _blurred(portrait, matte, labels) -> NDArray[np.float32]:
     return result.transpose(2, 0, 1)
 
 
-def _diffuse(vertices, rows, colour, seen, mirror, kind) -> NDArray[np.float64]:
+def _diffuse(vertices, rows, colour, seen, mirror, kind, reliable) -> NDArray[np.float64]:
     """Membrane interpolation over the kind's own vertices, data where they were seen."""
     points = vertices[rows]
     weight = seen[rows].copy()
@@ -189,9 +194,12 @@ def _diffuse(vertices, rows, colour, seen, mirror, kind) -> NDArray[np.float64]:
     graph = coo_matrix((link.ravel(), (source, index.ravel())), shape=(len(rows),) * 2).tocsr()
     graph = 0.5 * (graph + graph.T)
     laplacian = diags(np.asarray(graph.sum(1)).ravel()) - graph
-    data = 2.0 * weight + 1e-5
+    # Lids lie in the socket's shadow; closed, they are as light as other skin.
+    hidden = 0.02 * (reliable[rows] == 0)
+    typical = np.median(value[weight > 0.3], axis=0) if (weight > 0.3).any() else mean
+    data = 2.0 * weight + hidden + 1e-5
     system = (laplacian + diags(data)).tocsc()
-    right = 2.0 * weight[:, None] * value + 1e-5 * mean
+    right = 2.0 * weight[:, None] * value + hidden[:, None] * typical + 1e-5 * mean
     return np.stack([spsolve(system, right[:, c]) for c in range(3)], 1).clip(0, 1)
 
 
