@@ -8,7 +8,7 @@ Colours are linear reflectances in 0…1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ _SKIN_LIGHT = np.array([0.80, 0.52, 0.40])
 _SKIN_DARK = np.array([0.16, 0.075, 0.045])
 _HAIR_TONES = np.array([[0.02, 0.015, 0.012], [0.10, 0.05, 0.025], [0.45, 0.29, 0.13]])
 _IRIS_TONES = np.array([[0.09, 0.04, 0.02], [0.10, 0.22, 0.35], [0.10, 0.22, 0.10]])
+_PRIMES = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], np.uint64)
 _BROW = range(17, 27)
 _OUTER_LIP = range(48, 60)
 _INNER_LIP = range(60, 68)
@@ -78,7 +79,9 @@ class Texture:
         cloth: NDArray[np.bool_],  # [N]
     ) -> NDArray[np.float64]:
         """Reflectance (N, 3)."""
-        result = self._skin(points)
+        result = np.zeros((len(points), 3))
+        bare = ~hair & ~cloth
+        result[bare] = self._skin(points[bare])
         plain = {
             Region.TEETH: np.array([0.78, 0.74, 0.64]),
             Region.TONGUE: np.array([0.35, 0.10, 0.09]),
@@ -167,27 +170,30 @@ class Texture:
 
 def value_noise(points: NDArray[np.floating], seed: int) -> NDArray[np.float64]:
     """Smooth noise (N,) in -1…1 with features of size 1, the same for equal points and seeds."""
-    corner = np.floor(points).astype(np.int64)
+    corner = np.floor(points)
     fraction = points - corner
     t = fraction * fraction * (3 - 2 * fraction)
+    near = corner.astype(np.int64).astype(np.uint64) * _PRIMES
+    far = near + _PRIMES
+    keys, weights = (near.T, far.T), ((1 - t).T, t.T)
     total = np.zeros(len(points))
-    for x in (0, 1):
-        for y in (0, 1):
-            for z in (0, 1):
-                offset = np.array([x, y, z])
-                weight = np.where(offset, t, 1 - t).prod(1)
-                total += weight * _hash(corner + offset, seed)
+    for x, y, z in product((0, 1), repeat=3):
+        value = _mix(keys[x][0] + keys[y][1] + keys[z][2], seed)
+        total += weights[x][0] * weights[y][1] * weights[z][2] * value
     return 2 * total - 1
 
 
 def _hash(index: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
-    """Uniform 0…1 per integer lattice point (..., 3): multiply and mix, as in splitmix64."""
-    factors = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], np.uint64)
-    with np.errstate(over="ignore"):
-        h = (index.astype(np.uint64) * factors).sum(-1) + np.uint64(seed) * np.uint64(0x2545F491)
-        h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        h = h ^ (h >> np.uint64(31))
+    """Uniform 0…1 per integer lattice point (..., 3)."""
+    return _mix((index.astype(np.uint64) * _PRIMES).sum(-1), seed)
+
+
+def _mix(key: NDArray[np.uint64], seed: int) -> NDArray[np.float64]:
+    """Uniform 0…1 per key: multiply and shift, as in splitmix64."""
+    h = key + np.uint64(seed * 0x2545F491 % 2**64)
+    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    h = h ^ (h >> np.uint64(31))
     return (h >> np.uint64(11)).astype(np.float64) / float(1 << 53)
 
 

@@ -195,7 +195,7 @@ def _diffuse(vertices, rows, colour, seen, mirror, kind, reliable) -> NDArray[np
     graph = 0.5 * (graph + graph.T)
     laplacian = diags(np.asarray(graph.sum(1)).ravel()) - graph
     # Lids lie in the socket's shadow; closed, they are as light as other skin.
-    hidden = 0.02 * (reliable[rows] == 0)
+    hidden = 0.6 * (reliable[rows] == 0)
     typical = np.median(value[weight > 0.3], axis=0) if (weight > 0.3).any() else mean
     data = 2.0 * weight + hidden + 1e-5
     system = (laplacian + diags(data)).tocsc()

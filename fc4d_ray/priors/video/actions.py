@@ -93,7 +93,7 @@ class ViewAnimator:
     ) -> None:
         self.rig = rig
         self.picture_camera = camera
-        self.picture = picture[..., :3].astype(np.float32) / 255
+        self.picture = picture.astype(np.float32) / 255
         side = (frame_size, frame_size)
         self.rest_frame = cv2.resize(picture, side, interpolation=cv2.INTER_AREA)
         camera = camera.resized(*side)
@@ -127,8 +127,9 @@ class ViewAnimator:
             self.picture, source[..., 0], source[..., 1], cv2.INTER_CUBIC,
             borderMode=cv2.BORDER_REPLICATE,
         )  # fmt: skip
-        weight = values[..., 7:8]
-        colour = taken * weight + values[..., 3:6] * (1 - weight)
+        # At the outline the picture's colour is half background.
+        weight = values[..., 7:8] * smoothstep(taken[..., 3:], 0.7, 0.98)
+        colour = taken[..., :3] * weight + values[..., 3:6] * (1 - weight)
         left, top, width, height = self.window
         frame = self.rest_frame.copy()
         inside = frame[top : top + height, left : left + width]
@@ -153,7 +154,11 @@ class ViewAnimator:
         """The picture's own matte where the outline has not moved, the surface's elsewhere."""
         surface = _to_bytes(np.where(covered, fade, 0))
         moved = cv2.dilate((covered != self._rest_cover).astype(np.uint8), np.ones((3, 3)))
-        return np.where(moved > 0, surface, rest_matte).astype(np.uint8)
+        alpha = np.where(moved > 0, surface, rest_matte)
+        # Where the surface drew back, the matte's soft rim goes with it.
+        side = 2 * max(2, rest_matte.shape[0] // 60) + 1
+        left = cv2.dilate((self._rest_cover & ~covered).astype(np.uint8), np.ones((side, side)))
+        return np.where((left > 0) & ~covered, 0, alpha).astype(np.uint8)
 
 
 def _reach(rig: HeadRig, camera: Camera) -> tuple[int, int, int, int]:
