@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fc4d_ray.heads.teeth import TEETH_PER_ROW, make_teeth, tooth_row_shade
+
+MOUTH_WIDTH = 0.05
+
+
+@pytest.fixture
+def landmarks() -> np.ndarray:
+    marks = np.zeros((68, 3))
+    marks[48], marks[54] = [-MOUTH_WIDTH / 2, -0.05, 0.08], [MOUTH_WIDTH / 2, -0.05, 0.08]
+    marks[62], marks[66] = [0, -0.049, 0.09], [0, -0.051, 0.09]
+    return marks
+
+
+def test_two_arches_lie_behind_the_lips_within_the_mouth(landmarks: np.ndarray) -> None:
+    teeth = make_teeth(landmarks)
+    assert teeth.vertices.shape == (len(teeth.is_lower), 3)
+    assert teeth.is_lower.sum() * 2 == len(teeth.is_lower)
+    assert teeth.vertices[:, 2].max() < 0.09
+    assert np.abs(teeth.vertices[:, 0]).max() < MOUTH_WIDTH / 2
+    upper, lower = teeth.vertices[~teeth.is_lower], teeth.vertices[teeth.is_lower]
+    assert upper[:, 1].max() > lower[:, 1].max() and lower[:, 1].min() < upper[:, 1].min()
+    assert 0.007 < np.ptp(upper[:, 1]) < 0.013, "a crown is about a centimetre high"
+    assert upper[np.abs(upper[:, 0]).argmin(), 2] > upper[np.abs(upper[:, 0]).argmax(), 2]
+
+
+def test_rows_are_symmetric_and_their_faces_stay_within_a_row(landmarks: np.ndarray) -> None:
+    teeth = make_teeth(landmarks)
+    mirrored = teeth.vertices[teeth.mirror] * np.float32([-1, 1, 1])
+    np.testing.assert_allclose(mirrored, teeth.vertices, atol=1e-6)
+    sides = teeth.is_lower[teeth.faces]
+    assert (sides.all(1) | ~sides.any(1)).all()
+    assert len(np.unique(teeth.faces)) == len(teeth.vertices)
+
+
+def test_front_walls_face_forward(landmarks: np.ndarray) -> None:
+    teeth = make_teeth(landmarks)
+    corners = teeth.vertices[teeth.faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    middle = np.abs(corners[..., 0]).max(1) < 0.008
+    for lower in (False, True):
+        row = middle & (teeth.is_lower[teeth.faces[:, 0]] == lower)
+        centres = corners[row].mean(1)
+        front = centres[:, 2] > np.median(centres[:, 2])
+        assert normals[row][front][:, 2].mean() > 0
+
+
+def test_shade_is_brightest_in_front_and_shows_every_gap(landmarks: np.ndarray) -> None:
+    shade = tooth_row_shade()
+    teeth = make_teeth(landmarks)
+    assert shade.shape == teeth.is_lower.shape
+    assert shade.min() > 0 and shade.max() <= 1
+    central = np.abs(teeth.vertices[:, 0]) < 0.3 * np.abs(teeth.vertices[:, 0]).max()
+    assert shade[central].mean() > 1.1 * shade[~central].mean()
+    assert TEETH_PER_ROW == 12

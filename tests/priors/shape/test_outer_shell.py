@@ -1,0 +1,137 @@
+"""The shell grown around the true bare head of synthetic people, from their exact matte."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from fc4d_ray.evaluation.synthetic import (
+    SyntheticPerson,
+    SyntheticPortrait,
+    make_person,
+)
+from fc4d_ray.heads.anny import AnnyHead
+from fc4d_ray.heads.rig import Region
+from fc4d_ray.portraits.regions import HAIR, SKIN
+from fc4d_ray.priors.shape.outer_shell import OuterShell, ShellConfig, grow_outer_shell
+from fc4d_ray.rendering.mesh import rasterize_mesh
+
+CONFIG = ShellConfig(voxel_m=0.008)
+
+
+def _grow(person: SyntheticPerson, portrait: SyntheticPortrait) -> OuterShell:
+    rig = person.head_rig
+    return grow_outer_shell(
+        rig, rig.neutral, portrait.camera, portrait.matte, portrait.labels, CONFIG
+    )
+
+
+def _whole(person: SyntheticPerson, shell: OuterShell) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Vertices, faces and regions of bare head and shell together."""
+    rig = person.head_rig
+    return (
+        np.concatenate([rig.neutral, shell.vertices]),
+        np.concatenate([rig.faces, shell.faces + len(rig.neutral)]),
+        np.concatenate([rig.region, shell.region]),
+    )
+
+
+def _overlap(one: np.ndarray, other: np.ndarray) -> float:
+    return float((one & other).sum() / (one | other).sum())
+
+
+@pytest.fixture(scope="module")
+def shell(person: SyntheticPerson, portrait: SyntheticPortrait) -> OuterShell:
+    return _grow(person, portrait)
+
+
+@pytest.fixture(scope="module")
+def bald(head: AnnyHead) -> tuple[SyntheticPerson, SyntheticPortrait]:
+    person = make_person(6, head)
+    assert person.hair_thickness_m == 0
+    return person, person.portrait(person.portrait_camera(0, 256, 22))
+
+
+def test_the_silhouette_follows_the_matte(person, portrait, shell: OuterShell) -> None:
+    vertices, faces, _ = _whole(person, shell)
+    matte = portrait.matte > 127
+    bare = rasterize_mesh(person.head_rig.neutral, person.head_rig.faces, portrait.camera).covered
+    grown = rasterize_mesh(vertices, faces, portrait.camera).covered
+    chin_row = int(portrait.landmarks[8, 1])
+    above = np.s_[:chin_row]
+    assert _overlap(grown[above], matte[above]) > 0.93
+    assert _overlap(grown[above], matte[above]) > _overlap(bare[above], matte[above]) + 0.05
+
+
+def test_nothing_stands_before_skin_that_the_portrait_shows(person, portrait, shell) -> None:
+    vertices, faces, region = _whole(person, shell)
+    fragments = rasterize_mesh(vertices, faces, portrait.camera)
+    skin = (portrait.labels == SKIN).astype(np.uint8)
+    skin = (cv2.erode(skin, np.ones((7, 7), np.uint8)) > 0) & fragments.covered
+    front = region[faces[fragments.face, 0]]
+    hidden = skin & np.isin(front, (Region.HAIR, Region.CLOTHING))
+    assert hidden.sum() < 0.01 * skin.sum()
+
+
+def test_hair_pixels_show_hair(person, portrait, shell) -> None:
+    vertices, faces, region = _whole(person, shell)
+    fragments = rasterize_mesh(vertices, faces, portrait.camera)
+    hair = cv2.erode((portrait.labels == HAIR).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    front = region[faces[fragments.face, 0]]
+    shown = hair & fragments.covered & np.isin(front, (Region.HAIR, Region.SCALP))
+    assert shown.sum() > 0.9 * hair.sum()
+
+
+def test_thickness_is_measured(person, portrait, shell) -> None:
+    assert 0.4 * person.hair_thickness_m < shell.hair_thickness_m < 1.3 * person.hair_thickness_m
+
+
+@pytest.mark.xfail(strict=False, reason="the back gets no hair thickness (reported)")
+def test_the_back_of_the_hair_has_the_measured_depth(person, portrait, shell) -> None:
+    """Nobody sees the back: it may be off by a centimetre or two, not by a head."""
+    hair = shell.vertices[shell.region == Region.HAIR]
+    level = np.abs(hair[:, 1] - 0.05) < 0.03
+    truth = person.rest[np.abs(person.rest[:, 1] - 0.05) < 0.03]
+    assert hair[level, 2].min() == pytest.approx(truth[:, 2].min(), abs=0.02)
+    assert shell.vertices[:, 1].max() == pytest.approx(person.rest[:, 1].max(), abs=0.02)
+
+
+def test_a_shaved_head_stays_bare(bald) -> None:
+    person, portrait = bald
+    assert not (portrait.labels == HAIR).any()
+    shell = _grow(person, portrait)
+    assert shell.hair_thickness_m < 0.002
+    above = shell.vertices[shell.vertices[:, 1] > 0.0]
+    if len(above):
+        skull = person.head_rig.neutral[person.head_rig.region == Region.SCALP]
+        centre = np.array([0.0, 0.03, -0.01])
+        reach = np.linalg.norm(above - centre, axis=1)
+        assert np.percentile(reach, 95) < np.linalg.norm(skull - centre, axis=1).max() + 0.012
+    vertices, faces, region = _whole(person, shell)
+    fragments = rasterize_mesh(vertices, faces, portrait.camera)
+    front = region[faces[fragments.face, 0]][fragments.covered]
+    rows = np.nonzero(fragments.covered)[0]
+    chin_row = portrait.landmarks[8, 1]
+    on_head = rows < chin_row
+    assert (front[on_head] == Region.HAIR).mean() < 0.06
+
+
+def test_the_shell_is_a_clean_mesh(shell: OuterShell) -> None:
+    assert len(shell.vertices) == len(shell.region) > 500
+    assert np.isfinite(shell.vertices).all()
+    assert shell.faces.min() == 0 and shell.faces.max() == len(shell.vertices) - 1
+    edges = np.concatenate([shell.faces[:, [0, 1]], shell.faces[:, [1, 2]], shell.faces[:, [2, 0]]])
+    assert np.unique(edges, axis=0, return_counts=True)[1].max() == 1, "consistent orientation"
+    corners = shell.vertices[shell.faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    crown = corners.mean(1)[:, 1] > 0.12
+    assert normals[crown, 1].sum() > 0, "outward"
+
+
+def test_an_empty_matte_gives_no_shell(person, portrait) -> None:
+    rig = person.head_rig
+    nothing = np.zeros_like(portrait.matte)
+    shell = grow_outer_shell(rig, rig.neutral, portrait.camera, nothing, nothing, CONFIG)
+    assert len(shell.vertices) == len(shell.faces) == len(shell.region) == 0
+    assert shell.hair_thickness_m == 0
