@@ -30,7 +30,13 @@ class ImageStage:
         files = read_portrait(context.inputs["ingest"])
         views = read_views(context.inputs["shape"])
         completed = complete_views(
-            views, files.portrait, files.matte, files.labels, context.config, context.seed
+            views,
+            files.portrait,
+            files.matte,
+            files.labels,
+            context.config,
+            context.seed,
+            inside=files.inside,
         )
         shares = {}
         for view in completed:

@@ -100,8 +100,15 @@ def complete_views(
     labels: NDArray[np.uint8],
     config: ClassicalImageConfig,
     seed: int,
+    *,
+    inside: NDArray[np.bool_] | None = None,  # [S, S], False beyond the source image's border
 ) -> list[CompletedView]:
-    """All views completed, in the order given; the reference keeps the portrait's pixels."""
+    """All views completed, in the order given; the reference keeps the portrait's pixels.
+
+    Where the source image ends inside the crop, the reference is completed like any other view.
+    """
+    if inside is None:
+        inside = np.ones(matte.shape, bool)
     by_name = {view.name: view for view in views}
     reference = by_name[REFERENCE]
     anchor = _reference_anchor(reference, portrait, matte, labels, config)
@@ -116,7 +123,8 @@ def complete_views(
     completed = []
     for view in views:
         if view.name == REFERENCE:
-            completed.append(_reference_view(view, portrait, matte))
+            beyond = _compose(view, [anchor, back], sheet, config)
+            completed.append(_reference_view(view, portrait, matte, inside, beyond))
         elif view.name == back_view.name:
             completed.append(back_completed)
         else:
@@ -240,10 +248,15 @@ def _strands(view: ShapeView, sheet: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(detail).permute(2, 0, 1)
 
 
-def _reference_view(view: ShapeView, portrait, matte) -> CompletedView:
+def _reference_view(
+    view: ShapeView, portrait, matte, inside: NDArray[np.bool_], beyond: CompletedView
+) -> CompletedView:
     """The portrait's own pixels; the bust's fade comes from the surface nearest to each pixel."""
     covered = view.depth > 0
     fade = cv2.inpaint(view.rgba[..., 3], (~covered).astype(np.uint8), 3, cv2.INPAINT_TELEA)
     alpha = (matte.astype(np.float32) * fade / 255 + 0.5).astype(np.uint8)
     provenance = np.where(alpha > 0, Provenance.REFERENCE, Provenance.NOTHING).astype(np.uint8)
-    return CompletedView(view.name, np.dstack([portrait, alpha]), provenance)
+    # The source's last rows mix with the crop's padding.
+    own = cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=1) > 0
+    rgba = np.where(own[..., None], np.dstack([portrait, alpha]), beyond.rgba)
+    return CompletedView(view.name, rgba, np.where(own, provenance, beyond.provenance))
