@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install prepare demo test lint format clean
+.PHONY: help install prepare demo picture test lint format clean
 
 help:
 	@echo "make demo    one portrait to an avatar, into $(DEMO_OUT)"
@@ -32,6 +32,10 @@ prepare: $(INSTALLED)
 
 demo: prepare
 	$(BIN)/fc4d demo --out $(DEMO_OUT)
+
+# README's picture, from the demo's avatar.
+picture: demo
+	$(BIN)/python docs/images/demo_sheet.py $(DEMO_OUT)
 
 test: prepare
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

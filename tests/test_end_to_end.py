@@ -25,6 +25,8 @@ from fc4d_ray.config import load_config
 from fc4d_ray.pipeline.run import run
 from fc4d_ray.store.manifest import QUALITY_COLUMNS, STAGES, manifest_schema
 
+pytestmark = pytest.mark.slow
+
 TINY = Path(__file__).parent / "data" / "tiny.yaml"
 RUN_TIMEOUT_S = 300
 PUBLISHED = [

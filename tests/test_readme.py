@@ -72,6 +72,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_command_works(workplace: Path) -> None:
     with contextlib.chdir(workplace):
         for command in [["fc4d", "demo"], *shell_commands()]:
@@ -120,7 +121,7 @@ def test_every_named_error_and_clip_exists() -> None:
 
 def test_links_and_verifying_tests_exist() -> None:
     targets = [t for t in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in t]
-    named = re.findall(r"`((?:tests|docs|jobs|\.ci)/[\w./]+)`", README)
+    named = re.findall(r"`((?:benchmarks|tests|docs|jobs|\.ci)/[\w./]+)`", README)
     assert len(targets) > 5 and len(named) > 10
     for target in [*targets, *named]:
         assert (REPOSITORY / target).exists(), target
