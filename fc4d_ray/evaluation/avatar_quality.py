@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +21,28 @@ from fc4d_ray.evaluation.identity import BACK_THRESHOLD, face_descriptor, face_d
 from fc4d_ray.evaluation.wholeness import measure_wholeness
 from fc4d_ray.playback import Performance, on_white, render_rgba
 from fc4d_ray.publishing.quality import identity_figures, silhouette_iou
-from fc4d_ray.stages.portrait_files import PortraitFiles
 
 SIZE = 512
 BACK_AZIMUTHS_DEG = (150, 165, 180, 195, 210)
 """From here nobody has a face."""
 EXPRESSION_AZIMUTHS_DEG = (0, 30, -30)
 DIGITS = 4
+
+
+class Photograph(Protocol):
+    """What is measured against: the ingest stage's crop (``stages.portrait_files``)."""
+
+    @property
+    def portrait(self) -> NDArray[np.uint8]:
+        """(S, S, 3)"""
+
+    @property
+    def matte(self) -> NDArray[np.uint8]:
+        """(S, S)"""
+
+    @property
+    def landmarks(self) -> NDArray[np.float64]:
+        """(68, 2) px"""
 
 
 class AvatarStills:
@@ -64,7 +79,7 @@ class AvatarStills:
 
 def measure_avatar(
     avatar: Avatar,
-    portrait: PortraitFiles,
+    portrait: Photograph,
     reference: Camera,
     stills: AvatarStills | None = None,
 ) -> dict[str, Any]:
@@ -116,7 +131,7 @@ def _face_behind(render: NDArray[np.uint8]) -> bool:
     return face_detected(render, BACK_THRESHOLD)
 
 
-def _silhouette(avatar: Avatar, portrait: PortraitFiles, reference: Camera) -> float | None:
+def _silhouette(avatar: Avatar, portrait: Photograph, reference: Camera) -> float | None:
     size = len(portrait.matte)
     image = render_rgba(avatar, reference.resized(size, size), Performance().parameters(0))
     return silhouette_iou(image[..., 3], portrait.matte, portrait.landmarks)

@@ -16,19 +16,13 @@ from numpy.typing import NDArray
 from fc4d_ray.avatar.avatar import Avatar
 from fc4d_ray.avatar.splatting import render_splats
 from fc4d_ray.cameras import Camera, orbit_camera, pixel_centres
-from fc4d_ray.evaluation.pictures import (
-    detail_agreement,
-    masked_psnr,
-    masked_ssim,
-    sharpness,
-)
+from fc4d_ray.evaluation.pictures import picture_figures
 from fc4d_ray.evaluation.synthetic import SyntheticPerson, similarity
 from fc4d_ray.evaluation.wholeness import SILHOUETTE_ALPHA, above_fade, surface_image
 from fc4d_ray.heads.rig import Region
 from fc4d_ray.publishing.quality import CHIN
 
 HELD_OUT_AZIMUTHS_DEG = (0.0, 30.0, -30.0, 60.0, -60.0, 90.0, 180.0)
-DIGITS = 4
 _FACE_FRONT_Z_M = 0.02
 """Vertices of the true head in front of this plane lay the two faces on one another."""
 
@@ -42,19 +36,6 @@ class HeldOutView:
     truth: NDArray[np.float32]  # [H, W, 3]
     bust: NDArray[np.bool_]  # [H, W] where either shows something, above the bust's fade
     head: NDArray[np.bool_]  # [H, W] of it, what lies above the chin in the picture
-
-
-def picture_figures(
-    picture: NDArray[np.floating], truth: NDArray[np.floating], mask: NDArray[np.bool_]
-) -> dict[str, float]:
-    """``psnr`` in dB, ``ssim``, ``sharpness`` and ``detail_agreement`` within the mask."""
-    measures = {
-        "psnr": masked_psnr,
-        "ssim": masked_ssim,
-        "sharpness": sharpness,
-        "detail_agreement": detail_agreement,
-    }
-    return {name: round(f(picture, truth, mask), DIGITS) for name, f in measures.items()}
 
 
 def view_figures(view: HeldOutView) -> dict[str, dict[str, float]]:
