@@ -21,6 +21,8 @@ from fc4d_ray.avatar.structure import StructureName
 from fc4d_ray.errors import ConfigError
 from fc4d_ray.rendering.spherical_harmonics import C0
 
+OffsetMean = Literal["splats_in_sight", "all_splats", "pixels"]
+
 
 @dataclass(frozen=True)
 class CoinConfig:
@@ -32,8 +34,15 @@ class CoinConfig:
     """Off trains the second stage without offsets, the paper's ablation."""
     structure_weight: float = 0.05
     """Weight of the structural loss on the base image (equation 3)."""
+    structure_interval: int = 1
+    """Steps from one use of the structural loss to the next, its weight multiplied by as much, so
+    that its pull stays the same on average. LPIPS can cost several times the rest of a step."""
     offset_weight: float = 1.0
-    """Weight of the mean absolute offset (equation 4), over splats in sight and channels."""
+    """Weight of the mean absolute offset (equation 4)."""
+    offset_mean: OffsetMean = "splats_in_sight"
+    """What equation 4's L1 is averaged over, besides the channels. ``splats_in_sight``: the splats
+    that may touch the picture. ``all_splats``: the whole avatar's. ``pixels``: the sum over splats
+    is divided by the picture's pixels, as the L1 of equation 2 is; docs/avatar.md measures them."""
     structure: StructureName = "auto"
     """Structural loss. The paper says LPIPS without naming a backbone; AlexNet is upstream's
     evaluation default. ``auto`` takes it where its weights are given, else a gradient pyramid."""
@@ -71,7 +80,8 @@ class CoinConfig:
         for name in ("structure_weight", "offset_weight", "embedding_l2"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"coin.{name} must not be negative, got {getattr(self, name)}")
-        for name in ("embedding_size", "hidden_size", "position_octaves"):
+        counts = ("embedding_size", "hidden_size", "position_octaves", "structure_interval")
+        for name in counts:
             if getattr(self, name) < 1:
                 raise ConfigError(f"coin.{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.static_fraction <= 1:

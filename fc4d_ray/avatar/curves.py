@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fc4d_ray.errors import StoreError
+
 COLUMNS = (
     "step", "stage", "loss", "psnr", "pixel", "alpha", "offset", "structure", "position", "scale",
     "embedding", "n_splats", "seconds",
@@ -72,10 +74,12 @@ class ScalarLog:
 
 
 def write_preview(path: Path, images: list[NDArray[np.floating]]) -> None:
-    """(H, W, 3) images in [0, 1] side by side as a PNG."""
+    """(H, W, 3) images in [0, 1] side by side as a PNG; ``StoreError`` where that fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     strip = np.concatenate([np.clip(image, 0, 1) for image in images], 1)
-    cv2.imwrite(str(path), cv2.cvtColor((strip * 255).round().astype(np.uint8), cv2.COLOR_RGB2BGR))
+    pixels = cv2.cvtColor((strip * 255).round().astype(np.uint8), cv2.COLOR_RGB2BGR)
+    if not cv2.imwrite(str(path), pixels):
+        raise StoreError(f"cannot write preview {path}")
 
 
 def _short(value: Any) -> Any:

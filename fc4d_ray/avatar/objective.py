@@ -41,7 +41,15 @@ class OffsetModel:
     code: Tensor
     """(N, P)"""
     config: CoinConfig
-    structure: StructureLoss
+    structure: StructureLoss | None
+    step: int = 0
+    """Of the stage; decides whether the structural loss is due."""
+
+    @property
+    def structure_factor(self) -> int:
+        """By how much the structural loss counts in this step: 0, or its interval."""
+        interval = self.config.structure_interval
+        return interval if self.step % interval == 0 else 0
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,7 @@ def objective(
         both = torch.cat([base, (colours + offset).clamp_min(0)], 1)
         drawn = rasterize(world, both, picture.camera, picture.background.repeat(2))
         base_image, image = drawn.image.split(3, -1)
-        terms |= _offset_terms(base_image, offset, picture, offsets)
+        terms |= _offset_terms(base_image, offset, len(gaussians), picture, offsets)
     terms["pixel"] = pixel_loss(image, picture.target, losses)
     if losses.alpha > 0:
         terms["alpha"] = losses.alpha * (drawn.alpha - picture.alpha).abs().mean()
@@ -96,12 +104,29 @@ def objective(
 
 
 def _offset_terms(
-    base_image: Tensor, offset: Tensor, picture: Picture, offsets: OffsetModel
+    base_image: Tensor,  # (h, w, 3)
+    offset: Tensor,  # (n, 3) of the splats in sight
+    n_splats: int,
+    picture: Picture,
+    offsets: OffsetModel,
 ) -> dict[str, Tensor]:
+    """Equations 3 and 4, and the embedding's own small weight."""
     config = offsets.config
-    terms = {"offset": config.offset_weight * offset.abs().sum() / max(offset.numel(), 1)}
+    averaged_over = {
+        "splats_in_sight": len(offset),
+        "all_splats": n_splats,
+        "pixels": picture.camera.width * picture.camera.height,
+    }[config.offset_mean]
+    mean = offset.abs().sum() / max(averaged_over * offset.shape[1], 1)
+    terms = {"offset": config.offset_weight * mean}
     if config.structure_weight > 0:
-        terms["structure"] = config.structure_weight * offsets.structure(base_image, picture.target)
+        weight = config.structure_weight * offsets.structure_factor
+        # A term of 0 where it is not due keeps the averages of the curves comparable.
+        terms["structure"] = (
+            weight * offsets.structure(base_image, picture.target)
+            if weight > 0
+            else base_image.new_zeros(())
+        )
     if config.embedding_l2 > 0:
         embedding = offsets.network.view_embeddings[picture.view]
         terms["embedding"] = config.embedding_l2 * embedding.square().sum()

@@ -52,13 +52,19 @@ def make_structure_loss(
     if name == "lpips_random":
         return StructureLoss(name, _lpips("alex", None, device))
     network = name.removeprefix("lpips_")
-    if backbone is None or not Path(backbone).is_file():
-        raise WeightsMissing(
-            f"structure loss {name} needs torchvision's {network} classification weights; set "
-            f"train.coin.lpips_backbone to the file (found: {backbone}), or choose "
-            "train.coin.structure: gradient_pyramid"
-        )
-    return StructureLoss(name, _lpips(network, Path(backbone), device))
+    return StructureLoss(name, _lpips(network, require_backbone(name, backbone), device))
+
+
+def require_backbone(name: StructureName, backbone: str | None) -> Path:
+    """The file with the weights of a structural loss; ``WeightsMissing`` where there is none."""
+    if backbone is not None and Path(backbone).is_file():
+        return Path(backbone)
+    network = "vgg16" if name == "lpips_vgg" else "alexnet"
+    raise WeightsMissing(
+        f"structure loss {name} needs torchvision's {network} classification weights; set "
+        f"train.coin.lpips_backbone to the file (found: {backbone}), or choose "
+        "train.coin.structure: gradient_pyramid"
+    )
 
 
 def gradient_pyramid(image: Tensor, target: Tensor) -> Tensor:

@@ -165,7 +165,8 @@ class Training:
     def _offsets(self) -> OffsetModel | None:
         if self.network is None:
             return None
-        return OffsetModel(self.network, self.code, self.config.coin, self.structure)
+        step = self.step - self.config.static_steps
+        return OffsetModel(self.network, self.code, self.config.coin, self.structure, step)
 
     def _set_rates(self) -> None:
         rates, coin = self.config.rates, self.config.coin

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fc4d_ray.assets.registry import file_digest
 from fc4d_ray.avatar.avatar import Avatar
 from fc4d_ray.avatar.config import TrainConfig
 from fc4d_ray.avatar.gaussians import Gaussians
 from fc4d_ray.avatar.initialise import initialise_on_surface
+from fc4d_ray.avatar.structure import require_backbone
 from fc4d_ray.avatar.surface_samples import (
     SurfaceSampleConfig,
     SurfaceSamples,
@@ -64,7 +66,13 @@ class TrainStage:
     version = "1"
 
     def weights_digest(self, config: TrainStageConfig) -> str:
-        return str(config.coin.lpips_backbone or "none")
+        """Of the structural loss' backbone; its bytes count, not where it lies."""
+        coin = config.coin
+        is_used = coin.enabled and config.coin_steps > 0 and coin.structure_weight > 0
+        needs_backbone = coin.structure in ("auto", "lpips_alex", "lpips_vgg")
+        if coin.lpips_backbone is None or not (is_used and needs_backbone):
+            return "none"
+        return file_digest(require_backbone(coin.structure, coin.lpips_backbone))
 
     def setup(self, config: TrainStageConfig) -> None:
         """Nothing to load."""

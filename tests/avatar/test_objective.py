@@ -202,3 +202,34 @@ def test_places_are_scaled_into_the_unit_box_and_coded_without_gradient():
     assert code.shape == (2, 15)
     torch.testing.assert_close(code[1, 3:6], torch.sin(torch.pi * places[1].detach()))
     torch.testing.assert_close(code[0, 12:], torch.cos(2 * torch.pi * places[0].detach()))
+
+
+@pytest.mark.parametrize("kind", ["splats_in_sight", "all_splats", "pixels"])
+def test_what_the_offset_regulariser_is_averaged_over(scene, kind):
+    gaussians, frames, picture = scene
+    picture = replace(
+        picture,
+        camera=picture.camera.cropped(14, 10, 16, 12),
+        target=picture.target[10:22, 14:30],
+        alpha=picture.alpha[10:22, 14:30],
+    )
+    offsets = model(gaussians, replace(NO_EXTRAS, offset_weight=1.0, offset_mean=kind))
+    result = objective(gaussians, frames, picture, NO_PIXELS, 1, offsets)
+    expected = offsets.network(1, gaussians.sh0[result.rows], offsets.code[result.rows]).abs()
+    assert 0 < len(result.rows) < len(gaussians)
+    count = {"splats_in_sight": len(result.rows), "all_splats": len(gaussians), "pixels": 16 * 12}
+    torch.testing.assert_close(result.terms["offset"], expected.sum() / (3 * count[kind]))
+
+
+def test_a_structural_loss_used_every_third_step_pulls_as_much_on_average(scene):
+    gaussians, frames, picture = scene
+    config = replace(NO_EXTRAS, structure_weight=0.05, structure_interval=3)
+    values = []
+    for step in range(6):
+        offsets = replace(model(gaussians, config), step=step)
+        result = objective(gaussians, frames, picture, NO_PIXELS, 1, offsets)
+        values.append(float(result.terms["structure"].detach()))
+    always = model(gaussians, replace(config, structure_interval=1))
+    every = objective(gaussians, frames, picture, NO_PIXELS, 1, always).terms["structure"]
+    assert [value > 0 for value in values] == [True, False, False, True, False, False]
+    assert np.mean(values) == pytest.approx(float(every.detach()), rel=1e-6)
