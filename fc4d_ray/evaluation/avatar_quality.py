@@ -44,6 +44,10 @@ class Photograph(Protocol):
     def landmarks(self) -> NDArray[np.float64]:
         """(68, 2) px"""
 
+    @property
+    def inside(self) -> NDArray[np.bool_]:
+        """(S, S), False where the crop reaches beyond the source: there nothing is known."""
+
 
 class AvatarStills:
     """Renders (512, 512, 3) of an avatar on white, each made once."""
@@ -134,7 +138,8 @@ def _face_behind(render: NDArray[np.uint8]) -> bool:
 def _silhouette(avatar: Avatar, portrait: Photograph, reference: Camera) -> float | None:
     size = len(portrait.matte)
     image = render_rgba(avatar, reference.resized(size, size), Performance().parameters(0))
-    return silhouette_iou(image[..., 3], portrait.matte, portrait.landmarks)
+    known = portrait.inside
+    return silhouette_iou(image[..., 3] * known, portrait.matte * known, portrait.landmarks)
 
 
 def _wholeness(avatar: Avatar) -> dict[str, Any]:

@@ -17,6 +17,7 @@ class Photograph:
     portrait: np.ndarray
     matte: np.ndarray
     landmarks: np.ndarray
+    inside: np.ndarray
 
 
 class CountingAvatar:
@@ -48,7 +49,8 @@ def test_stills_are_made_once_each() -> None:
 def figures(faithful_avatar: Avatar, person) -> dict:
     camera = person.portrait_camera(azimuth_deg=8, size=512)
     portrait = person.portrait(camera)
-    photograph = Photograph(portrait.image, portrait.matte, portrait.landmarks)
+    everywhere = np.ones(portrait.matte.shape, bool)
+    photograph = Photograph(portrait.image, portrait.matte, portrait.landmarks, everywhere)
     return measure_avatar(faithful_avatar, photograph, camera)
 
 
