@@ -24,7 +24,8 @@ def load(monkeypatch):
 @pytest.fixture
 def row() -> dict:
     views = dict.fromkeys(("+0", "+30", "-30"), 0.25)
-    blinks = {**dict.fromkeys(("+0", "+30"), {"right": 0.5, "left": 0.5, "mean": 0.5}), "-30": None}
+    half = {"right": 0.5, "left": 0.5, "mean": 0.5}
+    blinks = {"+0": half, "+30": half, "-30": None}
     return {
         "name": "someone",
         "matte_confidence": None,
