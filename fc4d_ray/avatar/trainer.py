@@ -23,6 +23,7 @@ from fc4d_ray.avatar.objective import Picture
 from fc4d_ray.avatar.splatting import render_splats
 from fc4d_ray.avatar.structure import StructureLoss, make_structure_loss
 from fc4d_ray.avatar.training import Training
+from fc4d_ray.errors import ConfigError
 from fc4d_ray.heads.protocol import PosableMesh
 
 Progress = Callable[[float, str], None]
@@ -65,8 +66,10 @@ def train_avatar(
     training after its last checkpoint.
 
     Raises ``TrainingDiverged`` on non-finite values, ``StageFailed`` on unusable frames,
-    ``WeightsMissing`` where the structural loss lacks its weights.
+    ``WeightsMissing`` where the structural loss lacks its weights, ``ConfigError`` where the
+    device does not exist, ``StoreError`` where a checkpoint cannot be written.
     """
+    _check_device(config.device)
     check_source(frames)
     structure = _structure(config)
     training = Training(mesh, frames, gaussians, config, seed, structure)
@@ -181,6 +184,14 @@ class _Run:
 
     def close(self) -> None:
         self._scalars.close()
+
+
+def _check_device(name: str) -> None:
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"train.device {name!r} cannot be used here: {reason}") from error
 
 
 def _structure(config: TrainConfig) -> StructureLoss | None:

@@ -22,7 +22,7 @@ from fc4d_ray.heads.landmark_embedding import embed_landmarks
 from fc4d_ray.heads.rig import HeadRig, Region
 from fc4d_ray.heads.teeth import TeethRows, make_teeth
 
-FORMAT = 6
+FORMAT = 9
 """Raised whenever the cut or the reduction changes, so that an old cache is not read."""
 
 BUST_DEPTH_M = 0.42
@@ -119,7 +119,10 @@ def build_anny_head() -> AnnyHead:
         faces.astype(np.int32), mirror, region, pivot, neck_weight,
         np.zeros(68, np.int32), np.zeros((68, 3), np.float32),
     )  # fmt: skip
-    landmark_faces, landmark_barycentric = embed_landmarks(bare.mean, bare.faces, region)
+    jaw_motion = np.linalg.norm(bare.action_basis[names.index("jawOpen")], axis=1)
+    landmark_faces, landmark_barycentric = embed_landmarks(
+        bare.mean, bare.faces, region, jaw_motion > 0.35 * jaw_motion.max()
+    )
     landmarks = (bare.mean[bare.faces[landmark_faces]] * landmark_barycentric[..., None]).sum(1)
     region[_mouth_interior(bare.mean, bare.faces, region, landmarks)] = Region.MOUTH
     return _with_teeth(bare, make_teeth(landmarks), landmark_faces, landmark_barycentric)
@@ -235,24 +238,34 @@ def _mouth_interior(
         camera = orbit_camera(azimuth, elevation, size=1024, fov_deg=8.0)
         visible = rasterize_mesh(vertices, faces, camera).face
         shown[faces[np.unique(visible[visible >= 0])]] = True
-    near = np.linalg.norm(vertices - landmarks[[62, 66]].mean(0), axis=1) < 0.06
+    near = np.linalg.norm(vertices - landmarks[[62, 66]].mean(0), axis=1) < 0.045
     return near & ~shown & (region == Region.FACE)
 
 
 def _align(population: NDArray, region: NDArray) -> NDArray:
-    """Centre every head on its skull at ear level and scale all to the template's skull size."""
+    """Bring every head to the template's skull: same size, same direction, same origin.
+
+    What is left is shape: no component of identity turns or moves the head.
+    """
     skull = np.isin(region, (Region.SCALP, Region.FACE))
     ears = region == Region.EAR
     aligned = np.empty_like(population)
-    reference = None
+    template = population[0, skull] - population[0, skull].mean(0)
+    size = np.sqrt((template**2).sum(1).mean())
     for i, head in enumerate(population):
-        points = head[skull]
-        size = np.sqrt(((points - points.mean(0)) ** 2).sum(1).mean())
-        reference = size if reference is None else reference
-        level = head[ears].mean(0)
+        centred = head - head[skull].mean(0)
+        turned = centred @ rotation_between(centred[skull], template)
+        turned *= size / np.sqrt((turned[skull] ** 2).sum(1).mean())
+        points = turned[skull]
         depth = 0.5 * (points[:, 2].min() + points[:, 2].max())
-        aligned[i] = (head - [0.0, level[1], depth]) * (reference / size)
+        aligned[i] = turned - [0.0, turned[ears, 1].mean(), depth]
     return aligned
+
+
+def rotation_between(points: NDArray, targets: NDArray) -> NDArray[np.float64]:
+    """R (3, 3) for which the rows of centred ``points @ R`` are nearest to ``targets`` (Kabsch)."""
+    u, _, vt = np.linalg.svd(points.T @ targets)
+    return u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt
 
 
 def _principal_components(deviations: NDArray, count: int) -> NDArray:
@@ -325,9 +338,7 @@ def _rigid_jaw(head: AnnyHead, row: int, points: NDArray, chin: int) -> NDArray:
     source = head.mean[near]
     target = source + head.action_basis[row][near]
     a, b = source.mean(0), target.mean(0)
-    u, _, vt = np.linalg.svd((source - a).T @ (target - b))
-    flip = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    return (points - a) @ (u @ flip @ vt) + b - points
+    return (points - a) @ rotation_between(source - a, target - b) + b - points
 
 
 def _to_arrays(head: AnnyHead) -> dict[str, NDArray]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import minimum_filter
 
 from fc4d_ray.cameras import Camera, look_at, pixel_centres
 from fc4d_ray.errors import FitFailed
@@ -19,14 +20,21 @@ _SIZE = 640
 _SIDES = [16 - i for i in range(17)] + [26 - i for i in range(10)] + [27, 28, 29, 30]
 _SIDES += [35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
 _SIDES += [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
+_UPPER_INNER_LIP, _LOWER_INNER_LIP = (61, 62, 63), (65, 66, 67)
 MIRRORED_LANDMARK: tuple[int, ...] = tuple(_SIDES)
 """``MIRRORED_LANDMARK[i]`` is landmark ``i``'s partner on the other side of the face."""
 
 
 def embed_landmarks(
-    vertices: NDArray[np.floating], faces: NDArray[np.integer], region: NDArray[np.uint8]
+    vertices: NDArray[np.floating],
+    faces: NDArray[np.integer],
+    region: NDArray[np.uint8],
+    follows_jaw: NDArray[np.bool_],
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Faces (68,) and barycentrics (68, 3) of the landmarks on a neutral, symmetric head.
+
+    ``follows_jaw`` (V,) tells the lower lip from the upper one: between closed lips a mark is a
+    pixel away from the wrong one.
 
     Raises ``FitFailed`` where the detector finds no face on the render.
     """
@@ -38,14 +46,24 @@ def embed_landmarks(
     # The detector is not symmetric; the head is.
     mirrored = marks[list(MIRRORED_LANDMARK)]
     marks = 0.5 * (marks + np.stack([_SIZE - mirrored[:, 0], mirrored[:, 1]], 1))
-    hit = fragments.face >= 0
-    centres = pixel_centres(_SIZE, _SIZE)[hit]
+    depth = np.where(fragments.face >= 0, fragments.z_depth, np.inf)
+    # A mark beside the gap of the lips or below the jaw means the nearer surface.
+    hit = depth < minimum_filter(depth, 11) + 0.015
+    # Marks along the lids belong to the lids: those on the eyeball would not follow a blink.
+    skin = hit & np.isin(region[faces[np.maximum(fragments.face, 0), 0]], (Region.FACE, Region.EAR))
+    jaw = follows_jaw[faces[np.maximum(fragments.face, 0)]].all(-1)
     landmark_faces = np.zeros(68, np.int32)
     barycentric = np.zeros((68, 3), np.float32)
     for i, mark in enumerate(marks):
+        usable = skin if 36 <= i < 48 else hit
+        if i in _UPPER_INNER_LIP:
+            usable = hit & ~jaw
+        elif i in _LOWER_INNER_LIP:
+            usable = hit & jaw
+        centres = pixel_centres(_SIZE, _SIZE)[usable]
         nearest = np.argmin(((centres - mark) ** 2).sum(1))
-        landmark_faces[i] = fragments.face[hit][nearest]
-        barycentric[i] = fragments.barycentric[hit][nearest]
+        landmark_faces[i] = fragments.face[usable][nearest]
+        barycentric[i] = fragments.barycentric[usable][nearest]
     return landmark_faces, barycentric
 
 

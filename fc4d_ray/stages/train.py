@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from fc4d_ray.assets.registry import file_digest
 from fc4d_ray.avatar.avatar import Avatar
 from fc4d_ray.avatar.config import TrainConfig
 from fc4d_ray.avatar.gaussians import Gaussians
-from fc4d_ray.avatar.initialise import initialise_on_surface
+from fc4d_ray.avatar.initialise import initialise, initialise_on_surface
 from fc4d_ray.avatar.structure import require_backbone
 from fc4d_ray.avatar.surface_samples import (
     SurfaceSampleConfig,
@@ -54,8 +54,11 @@ class TrainStageConfig(TrainConfig):
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
+    start: Literal["surface", "faces"] = "surface"
+    """``surface``: splats lie on the completed surface and have its colours. ``faces``: one grey
+    splat in the middle of every triangle, as in GaussianAvatars."""
     surface: SurfaceSampleConfig = field(default_factory=SurfaceSampleConfig)
-    """Distances between splats on the surface they start from."""
+    """Distances between splats on the surface they start from (``start: surface``)."""
 
 
 class TrainStage:
@@ -82,8 +85,15 @@ class TrainStage:
         shape, image = context.inputs["shape"], context.inputs["image"]
         person = read_person(shape)
         context.progress(0.0, "laying out splats")
-        samples = lay_out(person.rig, config.surface, context.seed)
-        gaussians = _initial_gaussians(person, samples, shape, image)
+        if config.start == "faces":
+            gaussians = initialise(
+                len(person.rig.faces),
+                sh_degree=config.sh_degree,
+                generator=torch.Generator().manual_seed(context.seed),
+            )
+        else:
+            samples = lay_out(person.rig, config.surface, context.seed)
+            gaussians = _initial_gaussians(person, samples, shape, image)
         frames = PersonFrames(
             shape, image, context.inputs["video"], context.inputs["track"], person.rig
         )

@@ -157,7 +157,6 @@ def test_a_blink_covers_its_eye_and_no_other(head: AnnyHead, side: str, sign: in
     assert other_shut == pytest.approx(other_open, rel=0.02)
 
 
-@pytest.mark.xfail(strict=False, reason="eyelid landmarks lie on the eyeballs (reported)")
 def test_eyelid_landmarks_follow_a_blink(head: AnnyHead) -> None:
     """Landmarks 37, 38, 43, 44 mark the upper lid's edge, which a blink takes down."""
     blink = _action(head, "eyeBlinkLeft") + _action(head, "eyeBlinkRight")

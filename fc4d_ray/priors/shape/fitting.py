@@ -22,6 +22,8 @@ from fc4d_ray.heads.rig import Region
 
 _JAW = slice(0, 17)
 _OUTER_EYE = (36, 45)
+_POSE_FIRST = 0.12
+"""Share of the steps in which the mean face only turns: free identity would explain a nod."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,8 @@ def fit_head(
         prior = prior + config.action_weight * actions.sum()
         optimiser.zero_grad()
         (data + prior).backward()
+        if progress < _POSE_FIRST:
+            identity.grad.zero_()
         optimiser.step()
         schedule.step()
     with torch.no_grad():

@@ -206,14 +206,15 @@ def _middle_plane(
     axis = view.camera.world_to_camera[2]
     skull = rest[np.isin(region, (Region.SCALP, Region.EAR, Region.FACE))]
     skull_depth = skull @ axis[:3] + axis[3]
-    half_width = 0.5 * np.ptp(skull @ view.camera.world_to_camera[0, :3])
     torso = rest[region == Region.BUST]
     middle_head = float(np.array([0.0, 0.0, -0.012]) @ axis[:3] + axis[3])
     middle_body = float(np.median(torso @ axis[:3] + axis[3]))
     blend = np.clip((points[:, 1] - _SHOULDER_Y) / 0.07, 0, 1)
     middle = middle_body + (middle_head - middle_body) * blend
     reach = skull_depth.max() + thickness - middle_head
-    return middle, float(reach / (half_width + thickness))
+    # In units of the disc radius that the silhouette really has there.
+    radius = max(np.percentile(view.radius[view.skull_inside], 95), 0.5 * reach)
+    return middle, float(reach / radius)
 
 
 def _keep_main_body(field: NDArray[np.float32]) -> NDArray[np.float32]:

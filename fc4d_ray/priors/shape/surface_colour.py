@@ -73,7 +73,7 @@ def complete_surface_colour(
     for kind in (Material.SKIN, Material.HAIR, Material.CLOTHING):
         rows = np.flatnonzero(material == kind)
         if len(rows):
-            result[rows] = _diffuse(vertices, rows, colour, seen, mirror, kind, reliable)
+            result[rows] = _diffuse(vertices, material, colour, seen, mirror, kind, reliable)
     _paint_inner(result, vertices, region, colour, seen, material)
     return SurfaceColour(result.astype(np.float32), material, seen.astype(np.float32))
 
@@ -152,7 +152,8 @@ def _materials(vertices, region, sight: _Sight, labels) -> NDArray[np.uint8]:
     cloth = known & (at_pixel == CLOTHING)
     collar = np.percentile(vertices[cloth, 1], 97) if cloth.any() else -np.inf
     back = torso & ~front
-    material[back] = np.where(vertices[back, 1] < collar, Material.CLOTHING, Material.SKIN)
+    covered = (vertices[:, 1] < collar) | (cloth.any() & (np.abs(vertices[:, 0]) > 0.07))
+    material[back] = np.where(covered[back], Material.CLOTHING, Material.SKIN)
     return material
 
 
@@ -173,14 +174,16 @@ def _blurred(portrait, matte, labels) -> NDArray[np.float32]:
     return result.transpose(2, 0, 1)
 
 
-def _diffuse(vertices, rows, colour, seen, mirror, kind, reliable) -> NDArray[np.float64]:
+def _diffuse(vertices, material, colour, seen, mirror, kind, reliable) -> NDArray[np.float64]:
     """Membrane interpolation over the kind's own vertices, data where they were seen."""
+    rows = np.flatnonzero(material == kind)
     points = vertices[rows]
     weight = seen[rows].copy()
     value = colour[rows].astype(float).copy()
     if kind in (Material.SKIN, Material.HAIR):
         partner = mirror[rows]
-        lent = np.where(partner >= 0, seen[partner], 0.0) * 0.3
+        alike = (partner >= 0) & (material[partner] == kind)
+        lent = np.where(alike, seen[partner], 0.0) * 0.3
         use = lent > weight
         value[use], weight[use] = colour[partner[use]], lent[use]
     if weight.sum() < 1e-3:

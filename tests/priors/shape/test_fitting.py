@@ -56,7 +56,7 @@ def test_pose_and_face_are_recovered(head: AnnyHead, seed, azimuth_deg, fov_deg)
     assert ((fit.actions >= 0) & (fit.actions <= 1)).all()
     found = surface_error_mm(_vertices(head, fit), person)
     assert found < 0.9
-    assert found < 0.8 * surface_error_mm(head.mean, person), "better than the mean face"
+    assert found < 0.9 * surface_error_mm(head.mean, person), "better than the mean face"
 
 
 def test_the_fitted_mesh_lands_on_the_landmarks(head: AnnyHead) -> None:
