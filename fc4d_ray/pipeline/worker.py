@@ -258,6 +258,7 @@ class _PortraitWork:
             "source_uri": portrait.source_uri,
             "face_box": portrait.face_box,
             "landmarks": portrait.landmarks,
+            "config_digest": self._plan.config_digest,
         }
 
     def _checkpoint(self, work: Work) -> Path | None:
