@@ -344,7 +344,7 @@ def main() -> None:
         f"{arguments.steps[0]} + {arguments.steps[1]} steps, structural loss "
         f"{structures}; held-out views at rest and acting"
     )
-    text = f"{title}\n\n{ablation_table(rows)}\n"
+    text = f"# COIN against plain training\n\n{title}\n\n{ablation_table(rows)}\n"
     print(text)
     if arguments.out is not None:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
