@@ -117,6 +117,12 @@ def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
     return _normalize(normals)
 
 
+def face_areas(vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> NDArray[np.floating]:
+    """Areas (F,) of the triangles of ``vertices`` (V, 3), in squared units, never quite 0."""
+    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
+    return 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1) + 1e-12
+
+
 def _face_crosses(vertices: Tensor, faces: Tensor) -> Tensor:
     a, b, c = (vertices.index_select(-2, faces[:, corner].long()) for corner in range(3))
     return torch.linalg.cross(b - a, c - a)

@@ -12,7 +12,7 @@ from fc4d_ray.cameras import orbit_camera
 from fc4d_ray.heads.rig import Region
 from fc4d_ray.images import read_png
 from fc4d_ray.stages.person_files import read_person
-from fc4d_ray.stages.train import lay_out, unfolding_faces
+from fc4d_ray.stages.surface_start import lay_out, unfolding_faces
 from fc4d_ray.stages.training_frames import PersonFrames
 
 

@@ -23,7 +23,7 @@ from fc4d_ray.heads.rig import HeadRig
 from fc4d_ray.images import smoothstep
 from fc4d_ray.priors.shape.bust import presence
 from fc4d_ray.priors.video.motion import MotionClip, shipped_clip_names
-from fc4d_ray.rendering.mesh import interpolate, rasterize_mesh, vertex_normals
+from fc4d_ray.rendering.mesh import face_areas, interpolate, rasterize_mesh, vertex_normals
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class ViewAnimator:
         self.camera = camera.cropped(*self.window)
         self.faces = _faces_within(rig, self.camera)
         self._shown = _shown_at_rest(rig, material, self.picture_camera)
-        self._rest_areas = _face_areas(rig.neutral, self.faces)
+        self._rest_areas = face_areas(rig.neutral, self.faces)
         attributes = np.concatenate([rig.neutral, colour, presence(rig.neutral)[:, None]], 1)
         self.attributes = torch.from_numpy(attributes.astype(np.float32))
         self._rest_cover = rasterize_mesh(rig.neutral, self.faces, self.camera).face >= 0
@@ -142,7 +142,7 @@ class ViewAnimator:
 
     def _unstretched(self, vertices: NDArray[np.float32]) -> NDArray[np.float32]:
         """1 where the surface keeps its size, 0 where it unfolds (a closing lid, an inner lip)."""
-        ratio = _face_areas(vertices, self.faces) / self._rest_areas
+        ratio = face_areas(vertices, self.faces) / self._rest_areas
         per_vertex = np.zeros(len(vertices), np.float32)
         for corner in range(3):
             np.maximum.at(per_vertex, self.faces[:, corner], ratio)
@@ -205,11 +205,6 @@ def _shown_at_rest(
     close = np.abs(depth - at_pixel) < 0.003 + 0.004 * (1 - cosine.clip(0, 1))
     shown = same & close & (cosine > 0.05)
     return shown.astype(np.float32)
-
-
-def _face_areas(vertices: NDArray[np.float32], faces: NDArray[np.int32]) -> NDArray[np.float32]:
-    a, b, c = (vertices[faces[:, i]] for i in range(3))
-    return np.linalg.norm(np.cross(b - a, c - a), axis=1) + 1e-9
 
 
 def _to_bytes(values: NDArray) -> NDArray[np.uint8]:
