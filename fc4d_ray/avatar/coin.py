@@ -60,6 +60,11 @@ class CoinConfig:
     position_octaves: int = 6
     """Octaves of the sinusoidal code of a splat's place on the neutral head. A fixed code, not a
     learned vector, so that it survives clone, split and prune."""
+    place_size: int = 0
+    """Width of a learned vector per splat beside that code, copied on clone and split. It lets
+    offsets differ from splat to splat where the code can only vary smoothly."""
+    place_deviation: float = 1.0
+    """Standard deviation of initial place vectors: splats are told apart from the start."""
     colour_gradient: Literal["detached", "attached"] = "detached"
     """Whether the pixel loss also reaches the base colour through the network's colour input.
     Detached: the input only tells the network what it adds to."""
@@ -77,7 +82,7 @@ class CoinConfig:
     """Share of steps on static orbit views; the clips never show the back of the head."""
 
     def __post_init__(self) -> None:
-        for name in ("structure_weight", "offset_weight", "embedding_l2"):
+        for name in ("structure_weight", "offset_weight", "embedding_l2", "place_size"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"coin.{name} must not be negative, got {getattr(self, name)}")
         counts = ("embedding_size", "hidden_size", "position_octaves", "structure_interval")
@@ -103,7 +108,7 @@ class CoinNetwork(nn.Module):
 
     def __init__(self, n_views: int, config: CoinConfig, generator: torch.Generator) -> None:
         super().__init__()
-        code_size = 3 + 6 * config.position_octaves
+        code_size = 3 + 6 * config.position_octaves + config.place_size
         n_inputs = config.embedding_size + 3 + code_size
         bound = 1 / math.sqrt(n_inputs)
 
@@ -123,7 +128,7 @@ class CoinNetwork(nn.Module):
         self,
         view: int,
         dc: Tensor,  # (N, 3) constant coefficients of the base
-        code: Tensor,  # (N, P) from position_code
+        code: Tensor,  # (N, P) from position_code, learned places appended
     ) -> Tensor:
         """Offsets (N, 3) in colour units."""
         colour = dc_to_rgb(dc.detach() if self._detached else dc)

@@ -44,6 +44,14 @@ class OffsetModel:
     structure: StructureLoss | None
     step: int = 0
     """Of the stage; decides whether the structural loss is due."""
+    places: Tensor | None = None
+    """(N, K) learned vectors, where the config wants them"""
+
+    def code_of(self, rows: Tensor) -> Tensor:
+        """(n, P + K) what the network is told of where these splats are."""
+        if self.places is None:
+            return self.code[rows]
+        return torch.cat([self.code[rows], _TakeRows.apply(self.places, rows)], 1)
 
     @property
     def structure_factor(self) -> int:
@@ -91,7 +99,7 @@ def objective(
         drawn = rasterize(world, base, picture.camera, picture.background)
         image = drawn.image
     else:
-        offset = offsets.network(picture.view, seen.sh0, offsets.code[rows])
+        offset = offsets.network(picture.view, seen.sh0, offsets.code_of(rows))
         both = torch.cat([base, (colours + offset).clamp_min(0)], 1)
         drawn = rasterize(world, both, picture.camera, picture.background.repeat(2))
         base_image, image = drawn.image.split(3, -1)

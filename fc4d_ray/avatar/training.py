@@ -39,7 +39,8 @@ from fc4d_ray.cameras import Camera
 from fc4d_ray.errors import ConfigError, TrainingDiverged
 from fc4d_ray.heads.protocol import PosableMesh
 
-_WINDOW_STREAM, _NOISE_STREAM, _NETWORK_STREAM = 2, 3, 4
+_WINDOW_STREAM, _NOISE_STREAM, _NETWORK_STREAM, _PLACE_STREAM = 2, 3, 4, 5
+_PLACES = "coin.places"
 _RATE_NAMES = {
     "positions": "position", "log_scales": "scale", "quats": "rotation",
     "opacity_logits": "opacity", "sh0": "sh0", "shN": "shN",
@@ -77,6 +78,7 @@ class Training:
         self.poses = PoseCache(mesh, self.parameters, self.device)
         self.network: CoinNetwork | None = None
         self.code: Tensor | None = None
+        self.places: Tensor | None = None
         self.optimiser = self._new_optimiser()
 
     # --- one step -------------------------------------------------------------------------------
@@ -166,7 +168,9 @@ class Training:
         if self.network is None:
             return None
         step = self.step - self.config.static_steps
-        return OffsetModel(self.network, self.code, self.config.coin, self.structure, step)
+        return OffsetModel(
+            self.network, self.code, self.config.coin, self.structure, step, self.places
+        )
 
     def _set_rates(self) -> None:
         rates, coin = self.config.rates, self.config.coin
@@ -220,6 +224,8 @@ class Training:
                 )
             if self.code is not None:
                 self.code = self.code[edit.parent]
+            if self.places is not None:
+                self.places = self.places.detach()[edit.parent].requires_grad_()
             self._set_gaussians(edit.gaussians)
             self.optimiser.replace_rows(self._optimised_splats(), edit.parent, edit.is_new)
             self.statistics = DensityStatistics.zeros(len(self.gaussians), self.device)
@@ -241,7 +247,8 @@ class Training:
         self.gaussians = Gaussians(**leaves, binding=gaussians.binding)
 
     def _optimised_splats(self) -> dict[str, Tensor]:
-        return {n: t for n, t in self.gaussians.learned().items() if t.numel() > 0}
+        tensors = {n: t for n, t in self.gaussians.learned().items() if t.numel() > 0}
+        return tensors if self.places is None else {**tensors, _PLACES: self.places}
 
     def _head_parameters(self) -> dict[str, Tensor]:
         unknown = set(self.config.rates.head) - set(self.source.parameters)
@@ -278,6 +285,10 @@ class Training:
             frames = self.poses.frames_of(vertices).gather(self.gaussians.binding)
             places = normalise_places(local_to_world(self.gaussians, frames).means, vertices)
             self.code = position_code(places, coin.position_octaves)
+        if coin.place_size > 0:
+            generator = torch.Generator().manual_seed(_mixed(self.seed, _PLACE_STREAM, 0))
+            drawn = torch.randn(len(self.gaussians), coin.place_size, generator=generator)
+            self._set_places(drawn * coin.place_deviation)
         self.statistics = DensityStatistics.zeros(len(self.gaussians), self.device)
 
     def _make_network(self) -> None:
@@ -286,6 +297,10 @@ class Training:
         self.network = network.to(self.device)
         for name, tensor in self.network.named_parameters():
             self.optimiser.add(f"coin.{name}", tensor)
+
+    def _set_places(self, places: Tensor) -> None:
+        self.places = places.to(self.device).requires_grad_()
+        self.optimiser.add(_PLACES, self.places)
 
     def _drop_view_dependence(self, degree: int) -> None:
         cut = self.gaussians.with_sh_degree(degree)
@@ -304,7 +319,10 @@ class Training:
         if self.network is None:
             return base
         view = self.source.reference_view if view is None else view
-        return bake_offsets(base, self.network, self.code, view)
+        everywhere = torch.arange(len(base), device=self.device)
+        with torch.no_grad():
+            code = self._offsets().code_of(everywhere)
+        return bake_offsets(base, self.network, code, view)
 
     def state(self) -> dict[str, Any]:
         """Tensors and plain values to go on from."""
@@ -317,6 +335,7 @@ class Training:
             "parameters": {name: rows.detach() for name, rows in self.parameters.items()},
             "network": None if self.network is None else self.network.state_dict(),
             "code": self.code,
+            "places": None if self.places is None else self.places.detach(),
             "statistics": [self.statistics.gradient_sum, self.statistics.count],
             "optimiser": self.optimiser.state(),
             "seconds": dict(self.seconds),
@@ -335,6 +354,8 @@ class Training:
             self._make_network()
             self.network.load_state_dict(state["network"])
             self.code = state["code"].to(self.device)
+        if state["places"] is not None:
+            self._set_places(state["places"])
         self.optimiser.restore(state["optimiser"])
 
     @contextmanager

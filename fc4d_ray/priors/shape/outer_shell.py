@@ -59,6 +59,10 @@ _HIGH = np.array([0.25, 0.26, 0.20])
 _SHOULDER_Y = -0.115
 _NAPE_Y = -0.06
 _TURNED_DEG = 12.0
+_SMOOTHING_VOXELS = 0.7
+"""Standard deviation of the blur before meshing; wider ones swallow ribbons and locks."""
+_CRUMB = 0.0015
+"""Separate pieces below this share of the whole are noise of the matte."""
 
 
 def grow_outer_shell(
@@ -75,7 +79,7 @@ def grow_outer_shell(
     thickness = view.hair_thickness(config.max_hair_m)
     field = _occupancy(points, view, thickness, config).reshape(grid)
     field = _keep_main_body(field)
-    field = ndimage.gaussian_filter(field, 1.1)
+    field = ndimage.gaussian_filter(field, _SMOOTHING_VOXELS)
     vertices, faces = _surface(field, config.voxel_m)
     vertices, faces = _drop_hidden(vertices, faces, rest, rig.faces)
     region = _shell_regions(vertices, view)
@@ -172,7 +176,7 @@ def _occupancy(
     is_body = points[:, 1] < _SHOULDER_Y
     large = np.clip((radius - 0.035) / 0.035, 0, 1)
     behind = np.where(is_body, np.minimum(bulge, 0.11), bulge * (1 + (back_reach - 1) * large))
-    ahead = np.where(is_body, np.minimum(bulge, 0.10), bulge * config.forward)
+    ahead = np.where(is_body, np.minimum(bulge, 0.10), bulge * (1 + (config.forward - 1) * large))
     # Hair lying on the head hugs it; clothing and long hair may stand off.
     on_head = (head > 0) & ~is_body
     front_of_head = middle - head
@@ -221,7 +225,7 @@ def _keep_main_body(field: NDArray[np.float32]) -> NDArray[np.float32]:
     labels, count = ndimage.label(field > 0.5)
     if count > 1:
         sizes = ndimage.sum_labels(field > 0.5, labels, np.arange(1, count + 1))
-        small = np.flatnonzero(sizes < 0.01 * sizes.sum()) + 1
+        small = np.flatnonzero(sizes < _CRUMB * sizes.sum()) + 1
         field = np.where(np.isin(labels, small), 0, field)
     return field
 
