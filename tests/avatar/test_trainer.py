@@ -34,6 +34,7 @@ SHORT = TrainConfig(
     losses=LossConfig(alpha=0.2),
     rates=LearningRateConfig(head={"stretch": 1e-3}),
     density=DensityConfig(start_step=2, stop_step=15, interval=5, reset_interval=12),
+    coin=CoinConfig(place_size=3, density="first_half", structure_interval=2),
     checkpoint_interval_s=0,
     checkpoint_interval_steps=7,
     log_interval=5,
@@ -260,3 +261,22 @@ def test_impossible_configurations_are_refused_by_option():
         CoinConfig(static_fraction=1.5)
     with pytest.raises(ConfigError, match=r"window\.focus_fraction"):
         WindowConfig(focus_fraction=-1)
+
+
+@pytest.mark.gpu
+def test_a_few_steps_on_cuda_go_where_they_go_on_the_cpu(ellipsoid, make_frames, make_splats):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    pytest.importorskip("gsplat")
+    config = replace(
+        SHORT, static_steps=4, coin_steps=4, density=DensityConfig(enabled=False),
+        coin=CoinConfig(structure="lpips_random"),
+    )  # fmt: skip
+    arguments = (ellipsoid, make_frames(48), make_splats(500))
+    on_cpu = train_avatar(*arguments, config, 7)
+    on_cuda = train_avatar(*arguments, replace(config, device="cuda"), 7)
+    assert on_cuda.gaussians.positions.device.type == "cpu"
+    assert on_cuda.facts["psnr_static"] == pytest.approx(on_cpu.facts["psnr_static"], abs=0.1)
+    moved = (on_cuda.gaussians.sh0 - make_splats(500).sh0).abs().mean()
+    apart = (on_cuda.gaussians.sh0 - on_cpu.gaussians.sh0).abs().mean()
+    assert apart < 0.1 * moved
