@@ -20,7 +20,6 @@ from fc4d_ray.errors import WeightsMissing
 StructureName = Literal["auto", "lpips_alex", "lpips_vgg", "lpips_random", "gradient_pyramid"]
 
 _PYRAMID_LEVELS = 4
-_SMALLEST_PX = 5
 _GRADIENT_FLOOR = 0.01
 """Mean gradient below which a target counts as flat, in colour units per pixel."""
 _RANDOM_SEED = 0
@@ -69,37 +68,27 @@ def require_backbone(name: StructureName, backbone: str | None) -> Path:
 
 
 def gradient_pyramid(image: Tensor, target: Tensor) -> Tensor:
-    """Difference of pooled edge strengths over four octaves, relative to the target's own.
+    """Difference of image gradients over four octaves, relative to the target's own gradients.
 
-    Edges are image gradients split by direction and sign; averaging their strength over 4 x 4
-    pixels before the comparison makes it blind to constant colour shifts and tolerant of
-    misplacement by a pixel or two, as LPIPS is. Compared pixel by pixel, misplaced edges of
-    several views would pull one another towards no edge at all, which blurs. Inputs (H, W, C);
-    returns a scalar, 0 for equal images, about 1 where the image has no structure at all.
+    Blind to a constant colour shift and tolerant of fine misplacement through its coarse levels,
+    as LPIPS is. Inputs (H, W, C); returns a scalar, 0 for equal images, about 1 where the image
+    has no structure at all.
     """
     a, b = (x.permute(2, 0, 1)[None].contiguous() for x in (image, target.detach()))
     total = image.new_zeros(())
     levels = 0
     for _ in range(_PYRAMID_LEVELS):
-        if min(a.shape[-2:]) < _SMALLEST_PX:
+        if min(a.shape[-2:]) < 2:
             break
         error, size = image.new_zeros(()), image.new_zeros(())
         for axis in (-1, -2):
-            of_target = _edges(b, axis)
-            error = error + (_edges(a, axis) - of_target).abs().mean()
-            size = size + of_target.mean()
-        total = total + error / (size + _GRADIENT_FLOOR / 2)
+            of_target = b.diff(dim=axis)
+            error = error + (a.diff(dim=axis) - of_target).abs().mean()
+            size = size + of_target.abs().mean()
+        total = total + error / (size + _GRADIENT_FLOOR)
         levels += 1
         a, b = (F.avg_pool2d(x, 2, ceil_mode=True) for x in (a, b))
     return total / max(levels, 1)
-
-
-def _edges(image: Tensor, axis: int) -> Tensor:
-    """Mean rising and falling gradients (1, 2 C, h, w) around every second pixel of an image."""
-    gradient = image.diff(dim=axis)
-    strength = F.avg_pool2d(torch.cat([gradient, -gradient], 1).relu(), 2)
-    # Two small averages are one of 4 x 4 at every second pixel, at a third of its cost.
-    return F.avg_pool2d(strength, 2, 1)
 
 
 def _lpips(
