@@ -6,6 +6,8 @@ of wrong colour and a smooth displacement, the same in all frames of a view. Ava
 are compared with the true person between the training views, with the reference's look.
 
     python benchmarks/coin_ablation.py                 # three seeds, the table of docs/quality.md
+    python benchmarks/coin_ablation.py --open-points --orbit --detail 0.04 --size 96 \\
+        --steps 60 240 --spacing-mm 6 8 12             # the table of docs/avatar.md
     python benchmarks/coin_ablation.py --seeds 0 --steps 20 30 --size 96     # a quick look
 """
 
@@ -66,7 +68,7 @@ TINT, FIELD, SHIFT_PX = 0.05, 0.06, 1.0
 """Standard deviations of the injected tint, of the colour field (both 0…1) and of the
 displacement, pixels of a 160 x 160 picture."""
 SHIFT_REFERENCE_SIZE = 160
-SURFACE = SurfaceSampleConfig(face_mm=2.0, hair_mm=3.0, body_mm=5.0)
+_SPACINGS = ("face_mm", "hair_mm", "body_mm")
 FIGURES = ("psnr", "ssim", "sharpness", "detail_agreement")
 
 
@@ -91,6 +93,28 @@ VARIANTS = (
         {"offset_weight": 0.1, "structure_weight": 0.3},
     ),
 )
+
+OPEN_POINTS = (
+    Variant("no offsets", {"enabled": False}),
+    Variant(
+        "COIN, offset weight 1, embeddings 0.01 (paper)",
+        {"offset_weight": 1.0, "structure_weight": 0.05},
+    ),
+    Variant("offset weight 0.1", {"offset_weight": 0.1, "structure_weight": 0.05}),
+    Variant(
+        "0.1, embeddings 1",
+        {"offset_weight": 0.1, "structure_weight": 0.05, "embedding_deviation": 1.0},
+    ),
+    Variant(
+        "0.03, embeddings 1",
+        {"offset_weight": 0.03, "structure_weight": 0.05, "embedding_deviation": 1.0},
+    ),
+    Variant(
+        "0.03, embeddings 1, no structural loss",
+        {"offset_weight": 0.03, "structure_weight": 0.0, "embedding_deviation": 1.0},
+    ),
+)
+"""What the paper leaves open, and how much it decides; docs/avatar.md has the table."""
 
 
 class Views:
@@ -137,22 +161,31 @@ class Scene:
     parameters: Tensor  # [T, 52]
 
 
-def make_scene(seed: int, size: int) -> Scene:
-    """The person of a seed with true and contradictory pictures."""
+def make_scene(
+    seed: int,
+    size: int,
+    azimuths_deg: Sequence[float] = TRAINED_AZIMUTHS_DEG,
+    detail: float = 0.0,
+) -> Scene:
+    """The person of a seed with true and contradictory pictures; clips are of frontal views only.
+
+    ``detail`` is the standard deviation of fine noise that a view has of its own.
+    """
     person = make_person(seed, load_anny_head())
     rig = surface_rig(person)
-    angles = [REFERENCE_DEG, *((float(azimuth), 0.0) for azimuth in TRAINED_AZIMUTHS_DEG)]
+    angles = [REFERENCE_DEG, *((float(azimuth), 0.0) for azimuth in azimuths_deg)]
     views = [orbit_camera(*angle, size=size, fov_deg=FOV_DEG) for angle in angles]
     parameters = torch.cat([rig.parameters_from_actions(a)["actions"] for a in ACTED])
     acted = parameters.numpy()
     true, depth = {}, []
     for view, camera in enumerate(views):
-        for frame in range(len(acted)):
+        is_frontal = abs(angles[view][0]) <= max(TRAINED_AZIMUTHS_DEG)
+        for frame in range(len(acted) if is_frontal else 1):
             true[Sample(view, frame)], z = person.render(camera, actions=acted[frame])
             if frame == 0:
                 depth.append(z)
     random = np.random.default_rng([seed, 3])
-    flaws = [None, *(Flaw.random(size, random) for _ in views[1:])]
+    flaws = [None, *(Flaw.random(size, random, detail) for _ in views[1:])]
     wrong = {s: p if flaws[s.view] is None else flaws[s.view].apply(p) for s, p in true.items()}
     held_out = []
     for index, angle in enumerate(HELD_OUT_DEG):
@@ -193,10 +226,13 @@ class Flaw:
     source: NDArray[np.float32]  # [S, S, 2] pixel each pixel is taken from
 
     @staticmethod
-    def random(size: int, random: np.random.Generator) -> Flaw:
-        """Tint, colour field and displacement of a view."""
+    def random(size: int, random: np.random.Generator, detail: float) -> Flaw:
+        """Tint, colour field, displacement and fine noise of a view."""
         colour = TINT * random.standard_normal(3) + FIELD * _smooth_noise(size, 3, random)
         shift = SHIFT_PX * size / SHIFT_REFERENCE_SIZE * _smooth_noise(size, 2, random)
+        if detail > 0:
+            fine = cv2.GaussianBlur(random.standard_normal((size, size, 1)), (0, 0), 1.0)
+            colour = colour + detail * (fine / fine.std())[..., None]
         grid = np.stack(np.meshgrid(np.arange(size), np.arange(size)), -1)
         return Flaw(colour.astype(np.float32), (grid + shift).astype(np.float32))
 
@@ -218,7 +254,9 @@ def _smooth_noise(size: int, channels: int, random: np.random.Generator) -> NDAr
     return smooth / smooth.std((0, 1))
 
 
-def first_splats(scene: Scene, pictures: Mapping[Sample, NDArray], seed: int) -> Gaussians:
+def first_splats(
+    scene: Scene, pictures: Mapping[Sample, NDArray], seed: int, surface: SurfaceSampleConfig
+) -> Gaussians:
     """Splats on the surface with the mean colours of the training pictures at rest."""
     rig = scene.rig
     faces = torch.as_tensor(rig.faces).long()
@@ -228,7 +266,7 @@ def first_splats(scene: Scene, pictures: Mapping[Sample, NDArray], seed: int) ->
         for actions in ACTED
     ]
     landmarks = rig.landmarks(vertices).numpy()
-    spacing = spacing_per_face(rig.neutral, rig.faces, rig.region, landmarks, SURFACE)
+    spacing = spacing_per_face(rig.neutral, rig.faces, rig.region, landmarks, surface)
     chosen = visible_faces(poses, rig.faces)
     samples = sample_surface(rig.neutral, rig.faces, spacing, chosen, seed)
     points = samples.points(rig.neutral, rig.faces)
@@ -274,14 +312,17 @@ def evaluate(avatar: Avatar, scene: Scene) -> tuple[dict[str, float], NDArray[np
 def run_seed(seed: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Every variant on one person."""
     start = time.monotonic()
-    scene = make_scene(seed, arguments.size)
+    azimuths_deg = tuple(range(-165, 181, 15)) if arguments.orbit else TRAINED_AZIMUTHS_DEG
+    scene = make_scene(seed, arguments.size, azimuths_deg, arguments.detail)
+    surface = SurfaceSampleConfig(**dict(zip(_SPACINGS, arguments.spacing_mm, strict=True)))
     _say(f"seed {seed}: drew the person in {time.monotonic() - start:.0f} s")
     rows = []
-    for variant in VARIANTS:
+    variants = OPEN_POINTS if arguments.open_points else VARIANTS
+    for variant in variants:
         start = time.monotonic()
         pictures = scene.true if variant.consistent else scene.wrong
         frames = Views(scene.views, pictures, scene.parameters)
-        splats = first_splats(scene, pictures, seed)
+        splats = first_splats(scene, pictures, seed, surface)
         config = train_config(variant.coin, *arguments.steps)
         result = train_avatar(scene.rig, frames, splats, config, seed)
         figures, sheet = evaluate(Avatar(result.gaussians, scene.rig), scene)
@@ -297,7 +338,7 @@ def run_seed(seed: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
             }
         )
         if arguments.sheets is not None:
-            name = f"seed{seed}-{VARIANTS.index(variant)}.png"
+            name = f"seed{seed}-{variants.index(variant)}.png"
             write_png(arguments.sheets / name, np.rint(sheet * 255).astype(np.uint8))
         _say(f"seed {seed}: {variant.title}: {figures['psnr']:.2f} dB in {seconds:.0f} s")
     return rows
@@ -309,16 +350,15 @@ def ablation_table(rows: Sequence[Mapping[str, Any]]) -> str:
     by_key = {(row["variant"], row["seed"]): row for row in rows}
     header = ["training", "PSNR, dB", "SSIM", "sharpness", "detail agreement", "PSNR gain by seed"]
     lines = []
-    for variant in VARIANTS:
-        mine = [by_key[variant.title, seed] for seed in seeds]
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        mine = [by_key[variant, seed] for seed in seeds]
         gains = [
-            by_key[variant.title, seed]["psnr"] - by_key["no offsets", seed]["psnr"]
-            for seed in seeds
+            by_key[variant, seed]["psnr"] - by_key["no offsets", seed]["psnr"] for seed in seeds
         ]
         means = {name: fmean(row[name] for row in mine) for name in FIGURES}
         lines.append(
             [
-                variant.title,
+                variant,
                 f"{means['psnr']:.2f}",
                 *(f"{means[name]:.3f}" for name in FIGURES[1:]),
                 ", ".join(f"{gain:+.2f}" for gain in gains),
@@ -334,6 +374,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, nargs=2, default=[80, 280], metavar=("STATIC", "COIN"))
     parser.add_argument("--size", type=int, default=128, help="side of the pictures")
+    parser.add_argument("--orbit", action="store_true", help="24 views, clips of the frontal ones")
+    parser.add_argument("--detail", type=float, default=0.0, help="fine noise of each view")
+    parser.add_argument("--spacing-mm", type=float, nargs=3, default=[2.0, 3.0, 5.0])
+    parser.add_argument(
+        "--open-points", action="store_true", help="vary what the paper leaves open"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE.md")
     parser.add_argument("--sheets", type=Path, metavar="DIR")
     arguments = parser.parse_args()
