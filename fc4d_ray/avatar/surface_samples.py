@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fc4d_ray.cameras import Camera
 from fc4d_ray.errors import ConfigError
 from fc4d_ray.heads.rig import Region
-from fc4d_ray.rendering.mesh import rasterize_mesh
+from fc4d_ray.rendering.mesh import face_areas, rasterize_mesh
 
 
 @dataclass(frozen=True)
@@ -108,10 +108,15 @@ def sample_surface(
     spacing: NDArray[np.floating],  # [F] metres
     chosen: NDArray[np.bool_],  # [F]
     seed: int,
+    growth: NDArray[np.floating] | None = None,  # [F] area when unfolded over area here
 ) -> SurfaceSamples:
-    """Points on the chosen faces, at least one on each, about ``spacing`` apart."""
-    a, b, c = (vertices[faces[:, i]].astype(np.float64) for i in range(3))
-    area = 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    """Points on the chosen faces, at least one on each, about ``spacing`` apart.
+
+    Folded skin gets as many as its unfolded area asks for.
+    """
+    area = face_areas(vertices.astype(np.float64), faces)
+    if growth is not None:
+        area = area * growth
     chosen = chosen & (area > 1e-12)
     generator = np.random.default_rng(seed)
     # One splat per hexagonal cell of that pitch; the remainder decides by chance.

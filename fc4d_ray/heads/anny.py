@@ -22,7 +22,7 @@ from fc4d_ray.heads.landmark_embedding import embed_landmarks
 from fc4d_ray.heads.rig import HeadRig, Region
 from fc4d_ray.heads.teeth import TeethRows, make_teeth
 
-FORMAT = 9
+FORMAT = 11
 """Raised whenever the cut or the reduction changes, so that an old cache is not read."""
 
 BUST_DEPTH_M = 0.42
@@ -53,7 +53,9 @@ class AnnyHead:
 
     def rig(self, identity: NDArray[np.floating]) -> HeadRig:
         """The posable head of identity coefficients (K,)."""
-        neutral = self.mean + np.tensordot(identity.astype(np.float32), self.identity_basis, 1)
+        # Not through BLAS, whose rounding depends on the number of threads.
+        offset = np.einsum("k,kvc->vc", identity.astype(np.float32), self.identity_basis)
+        neutral = self.mean + offset
         return HeadRig(
             neutral=neutral.astype(np.float32),
             faces=self.faces,
@@ -124,7 +126,10 @@ def build_anny_head() -> AnnyHead:
         bare.mean, bare.faces, region, jaw_motion > 0.35 * jaw_motion.max()
     )
     landmarks = (bare.mean[bare.faces[landmark_faces]] * landmark_barycentric[..., None]).sum(1)
-    region[_mouth_interior(bare.mean, bare.faces, region, landmarks)] = Region.MOUTH
+    inside = _mouth_interior(bare.mean, bare.faces, region, landmarks)
+    blinks = [names.index("eyeBlinkLeft"), names.index("eyeBlinkRight")]
+    folded_lids = np.abs(bare.action_basis[blinks]).max(axis=(0, 2)) > 1e-4
+    region[inside & ~folded_lids] = Region.MOUTH
     return _with_teeth(bare, make_teeth(landmarks), landmark_faces, landmark_barycentric)
 
 
@@ -238,7 +243,7 @@ def _mouth_interior(
         camera = orbit_camera(azimuth, elevation, size=1024, fov_deg=8.0)
         visible = rasterize_mesh(vertices, faces, camera).face
         shown[faces[np.unique(visible[visible >= 0])]] = True
-    near = np.linalg.norm(vertices - landmarks[[62, 66]].mean(0), axis=1) < 0.045
+    near = np.linalg.norm(vertices - landmarks[[62, 66]].mean(0), axis=1) < 0.07
     return near & ~shown & (region == Region.FACE)
 
 

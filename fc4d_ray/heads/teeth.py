@@ -36,8 +36,8 @@ def make_teeth(landmarks: NDArray[np.floating]) -> TeethRows:
     centre = 0.5 * (landmarks[62] + landmarks[66])
     # Anatomy: the arch is a little narrower than the mouth and lies behind the lips; the edges
     # of the upper incisors hang just below the line where the lips meet.
-    upper = _row(centre + np.array([0, -0.0015, -0.0085]), width * 0.49, height=0.0105, sign=1.0)
-    lower = _row(centre + np.array([0, -0.002, -0.0115]), width * 0.45, height=0.0095, sign=-1.0)
+    upper = _row(centre + np.array([0, -0.0015, -0.0105]), width * 0.43, height=0.0105, sign=1.0)
+    lower = _row(centre + np.array([0, -0.002, -0.013]), width * 0.40, height=0.0095, sign=-1.0)
     faces = _strip_faces()
     count = len(upper)
     mirror = np.arange(count).reshape(_ROWS, COLUMNS)[:, ::-1].ravel()
@@ -61,7 +61,7 @@ def tooth_row_shade() -> NDArray[np.float32]:
 def _row(edge_centre: NDArray, half_width: float, height: float, sign: float) -> NDArray:
     """One arch (rows * columns, 3); ``sign`` +1 for the upper row, whose roots point up."""
     t = np.linspace(-1, 1, COLUMNS)
-    arch = np.stack([half_width * t, np.zeros(COLUMNS), -1.0 * half_width * np.abs(t) ** 2.2], 1)
+    arch = np.stack([half_width * t, np.zeros(COLUMNS), -1.15 * half_width * np.abs(t) ** 2.0], 1)
     lift = np.array([1.0, 0.5, 0.0, 0.0, 0.5, 1.0]) * height * sign
     inward = np.array([0.0012, 0.0002, 0.0, 0.0035, 0.005, 0.006])
     rows = [

@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -113,7 +114,18 @@ class StageWorker:
 
         Raises ``StoreError`` and ``WeightsMissing``, which end the run.
         """
-        return _PortraitWork(self, portrait).run()
+        try:
+            return _PortraitWork(self, portrait).run()
+        finally:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Delete the portrait's local copies: long-lived workers are not always closed."""
+        for entry in Path(self._scratch.name).iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
 
     def stage(self, plan: StagePlan) -> Stage:
         """The stage, set up on first use."""

@@ -81,7 +81,7 @@ class _EyeWindow:
         return float(np.abs(rendered - seen).mean())
 
     def _render(self, actions: NDArray[np.float32]) -> NDArray[np.float32]:
-        vertices = self._neutral + np.tensordot(actions, self._basis, 1)
+        vertices = self._neutral + np.einsum("a,avc->vc", actions, self._basis)
         fragments = rasterize_mesh(vertices, self._faces, self._camera)
         image = interpolate(self._colour, torch.from_numpy(self._faces).long(), fragments)
         return cv2.GaussianBlur(image.numpy(), (0, 0), self._side / 20)

@@ -86,7 +86,13 @@ def ingest(portrait: SyntheticPortrait, tmp_path_factory) -> Path:
     write_png(directory / "regions.png", portrait.labels)
     marks = portrait.landmarks
     box = [*marks.min(0), *marks.max(0)]
-    facts = {"landmarks": marks.tolist(), "face_box": box}
+    side = portrait.image.shape[0]
+    facts = {
+        "landmarks": marks.tolist(),
+        "face_box": box,
+        "source_to_crop": [[1, 0, 0], [0, 1, 0]],
+        "source_size": [side, side],
+    }
     (directory / "ingest.json").write_text(json.dumps(facts))
     return directory
 

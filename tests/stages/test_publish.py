@@ -75,7 +75,12 @@ def context(tmp_path: Path) -> StageContext:
     write_png(tmp_path / "ingest" / "regions.png", (seen[..., 3] > 127).astype(np.uint8))
     landmarks = np.full((68, 2), CROP / 2)
     landmarks[8, 1] = CROP * 0.8
-    facts = {"landmarks": landmarks.tolist(), "face_box": [30, 30, 90, 90]}
+    facts = {
+        "landmarks": landmarks.tolist(),
+        "face_box": [30, 30, 90, 90],
+        "source_to_crop": [[1, 0, 0], [0, 1, 0]],
+        "source_size": [CROP, CROP],
+    }
     (tmp_path / "ingest" / "ingest.json").write_text(json.dumps(facts))
     camera = {"name": "reference", "azimuth_deg": 20.0, "depth_unit_m": 1.0, **reference.to_json()}
     (tmp_path / "shape" / "cameras.json").write_text(json.dumps([camera]))

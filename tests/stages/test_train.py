@@ -7,12 +7,17 @@ import pytest
 import torch
 
 from fc4d_ray.avatar.avatar import Avatar
+from fc4d_ray.avatar.coin import CoinConfig
+from fc4d_ray.avatar.frames import WindowConfig
 from fc4d_ray.avatar.surface_samples import SurfaceSampleConfig
 from fc4d_ray.cameras import orbit_camera
+from fc4d_ray.errors import WeightsMissing
 from fc4d_ray.heads.rig import Region
 from fc4d_ray.images import read_png
 from fc4d_ray.stages.person_files import read_person
+from fc4d_ray.stages.protocol import StageContext
 from fc4d_ray.stages.surface_start import lay_out, unfolding_faces
+from fc4d_ray.stages.train import TrainStage, TrainStageConfig
 from fc4d_ray.stages.training_frames import PersonFrames
 
 
@@ -110,3 +115,31 @@ def test_the_focus_is_the_face_where_it_is_seen(frames, rig) -> None:
     np.testing.assert_allclose([right, bottom], pixels.max(0), atol=1e-3)
     back = frames.names.index("az+180_el+00")
     assert frames.focus_box(frames.static_samples[back]) is None
+
+
+def test_the_weights_digest_is_of_the_bytes_that_are_used(tmp_path) -> None:
+    def digest(name: str | None, **coin) -> str:
+        backbone = None if name is None else str(tmp_path / name)
+        config = TrainStageConfig(coin=CoinConfig(lpips_backbone=backbone, **coin))
+        return TrainStage().weights_digest(config)
+
+    for name, content in (("a.pth", b"one"), ("copy.pth", b"one"), ("b.pth", b"two")):
+        (tmp_path / name).write_bytes(content)
+    assert digest("a.pth") == digest("copy.pth") != digest("b.pth")
+    assert digest(None) == digest("a.pth", structure="gradient_pyramid") == "none"
+    with pytest.raises(WeightsMissing, match="absent.pth"):
+        digest("absent.pth")
+
+
+def test_splats_may_start_one_per_triangle(shape, image, video, track, person, tmp_path) -> None:
+    rig = read_person(shape.directory).rig
+    config = TrainStageConfig(
+        static_steps=1, coin_steps=0, sh_degree=3, start="faces", window=WindowConfig(size=32)
+    )
+    inputs = {s: f.directory for s, f in
+              (("shape", shape), ("image", image), ("video", video), ("track", track))}  # fmt: skip
+    context = StageContext(tmp_path / "none", inputs, tmp_path, config, 5, {})
+    facts = TrainStage().process(context)
+    assert facts["n_splats"] == len(rig.faces)
+    avatar = Avatar.load(tmp_path)
+    assert avatar.gaussians.binding.tolist() == list(range(len(rig.faces)))

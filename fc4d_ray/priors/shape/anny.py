@@ -137,7 +137,7 @@ def _relative_basis(rig: HeadRig, rest: NDArray[np.float32]) -> NDArray[np.float
         [a if n.startswith(_RELEASED) else 0 for n, a in zip(rig.action_names, rest, strict=True)],
         np.float32,
     )
-    smile = np.tensordot(shown, rig.action_basis, 1)
+    smile = np.einsum("a,avc->vc", shown, rig.action_basis)
     for name, share in _RELEASE.items():
         basis[rig.action_names.index(name)] -= share * smile
     return basis.astype(np.float32)
