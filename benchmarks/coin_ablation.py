@@ -97,10 +97,13 @@ VARIANTS = (
 OPEN_POINTS = (
     Variant("no offsets", {"enabled": False}),
     Variant(
-        "COIN, offset weight 1, embeddings 0.01 (paper)",
-        {"offset_weight": 1.0, "structure_weight": 0.05},
+        "COIN, offset weight 1 (paper), embeddings 0.01",
+        {"offset_weight": 1.0, "structure_weight": 0.05, "embedding_deviation": 0.01},
     ),
-    Variant("offset weight 0.1", {"offset_weight": 0.1, "structure_weight": 0.05}),
+    Variant(
+        "0.1, embeddings 0.01",
+        {"offset_weight": 0.1, "structure_weight": 0.05, "embedding_deviation": 0.01},
+    ),
     Variant(
         "0.1, embeddings 1",
         {"offset_weight": 0.1, "structure_weight": 0.05, "embedding_deviation": 1.0},
@@ -226,7 +229,7 @@ class Flaw:
     source: NDArray[np.float32]  # [S, S, 2] pixel each pixel is taken from
 
     @staticmethod
-    def random(size: int, random: np.random.Generator, detail: float) -> Flaw:
+    def random(size: int, random: np.random.Generator, detail: float = 0.0) -> Flaw:
         """Tint, colour field, displacement and fine noise of a view."""
         colour = TINT * random.standard_normal(3) + FIELD * _smooth_noise(size, 3, random)
         shift = SHIFT_PX * size / SHIFT_REFERENCE_SIZE * _smooth_noise(size, 2, random)
