@@ -121,7 +121,7 @@ class StageWorker:
 
     def _forget(self) -> None:
         """Delete the portrait's local copies: long-lived workers are not always closed."""
-        for entry in Path(self._scratch.name).iterdir():
+        for entry in Path(self._scratch.name).glob("*"):
             if entry.is_dir():
                 shutil.rmtree(entry, ignore_errors=True)
             else:
