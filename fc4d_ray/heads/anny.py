@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from fc4d_ray.heads.landmark_embedding import embed_landmarks
 from fc4d_ray.heads.rig import HeadRig, Region
-from fc4d_ray.heads.teeth import TeethRows, make_teeth
+from fc4d_ray.heads.teeth import make_mouth_bag, make_teeth
 
-FORMAT = 11
+FORMAT = 14
 """Raised whenever the cut or the reduction changes, so that an old cache is not read."""
 
 BUST_DEPTH_M = 0.42
@@ -130,7 +130,7 @@ def build_anny_head() -> AnnyHead:
     blinks = [names.index("eyeBlinkLeft"), names.index("eyeBlinkRight")]
     folded_lids = np.abs(bare.action_basis[blinks]).max(axis=(0, 2)) > 1e-4
     region[inside & ~folded_lids] = Region.MOUTH
-    return _with_teeth(bare, make_teeth(landmarks), landmark_faces, landmark_barycentric)
+    return _with_inner_mouth(bare, landmarks, landmark_faces, landmark_barycentric)
 
 
 def _sample_population(model, rng) -> tuple[NDArray, tuple[str, ...]]:
@@ -305,34 +305,44 @@ def _neck(model, kept: NDArray, mean: NDArray) -> tuple[NDArray[np.float32], NDA
     return weight.clip(0, 1).astype(np.float32), pivot.astype(np.float32)
 
 
-def _with_teeth(
-    head: AnnyHead, teeth: TeethRows, landmark_faces: NDArray, landmark_barycentric: NDArray
+def _with_inner_mouth(
+    head: AnnyHead, landmarks: NDArray, landmark_faces: NDArray, landmark_barycentric: NDArray
 ) -> AnnyHead:
-    """Append the teeth: in identity they follow the lips, in action the lower row the jaw."""
-    first = len(head.mean)
-    lower = teeth.is_lower
-    inner_lip = head.faces[landmark_faces[[62, 66]]][:, 0]
-    anchor = np.where(lower, inner_lip[1], inner_lip[0])
-    identity = head.identity_basis[:, anchor].mean(1, keepdims=True)
-    identity = np.repeat(identity, len(lower), 1)
-    actions = np.zeros((len(head.action_basis), len(lower), 3), np.float32)
-    chin = head.faces[landmark_faces[8]][0]
+    """The head with landmarks, teeth and the mouth behind them."""
+    head = replace(head, landmark_faces=landmark_faces, landmark_barycentric=landmark_barycentric)
+    teeth, bag = make_teeth(landmarks), make_mouth_bag(landmarks)
+    lower = teeth.is_lower.astype(np.float32)
+    head = _append(head, teeth.vertices, teeth.faces, teeth.mirror, lower, Region.TEETH)
+    return _append(head, bag.vertices, bag.faces, bag.mirror, bag.jaw_share, Region.MOUTH)
+
+
+def _append(
+    head: AnnyHead,
+    vertices: NDArray,
+    faces: NDArray,
+    mirror: NDArray,
+    jaw_share: NDArray,  # [N] 0 fixed to the skull … 1 fixed to the jaw
+    region: Region,
+) -> AnnyHead:
+    """Add vertices that follow the lips in identity and the jaw, by their share, in action."""
+    first, count = len(head.mean), len(vertices)
+    inner_lip = head.faces[head.landmark_faces[[62, 66]]][:, 0]
+    upper, lower = (head.identity_basis[:, [vertex]] for vertex in inner_lip)
+    identity = upper + (lower - upper) * jaw_share[None, :, None]
+    actions = np.zeros((len(head.action_basis), count, 3), np.float32)
+    chin = head.faces[head.landmark_faces[8]][0]
     for name in ("jawOpen", "jawForward", "jawLeft", "jawRight"):
         row = head.action_names.index(name)
-        actions[row][lower] = _rigid_jaw(head, row, teeth.vertices[lower], chin)
-    count = len(lower)
-    return AnnyHead(
-        mean=np.concatenate([head.mean, teeth.vertices]).astype(np.float32),
-        identity_basis=np.concatenate([head.identity_basis, identity], 1),
+        actions[row] = _rigid_jaw(head, row, vertices, chin) * jaw_share[:, None]
+    return replace(
+        head,
+        mean=np.concatenate([head.mean, vertices]).astype(np.float32),
+        identity_basis=np.concatenate([head.identity_basis, identity], 1).astype(np.float32),
         action_basis=np.concatenate([head.action_basis, actions], 1),
-        action_names=head.action_names,
-        faces=np.concatenate([head.faces, teeth.faces + first]).astype(np.int32),
-        mirror=np.concatenate([head.mirror, teeth.mirror + first]).astype(np.int32),
-        region=np.concatenate([head.region, np.full(count, Region.TEETH, np.uint8)]),
-        neck_pivot=head.neck_pivot,
+        faces=np.concatenate([head.faces, faces + first]).astype(np.int32),
+        mirror=np.concatenate([head.mirror, mirror + first]).astype(np.int32),
+        region=np.concatenate([head.region, np.full(count, region, np.uint8)]),
         neck_weight=np.concatenate([head.neck_weight, np.ones(count, np.float32)]),
-        landmark_faces=landmark_faces,
-        landmark_barycentric=landmark_barycentric,
     )
 
 

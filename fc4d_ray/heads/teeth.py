@@ -1,8 +1,8 @@
-"""Two rows of teeth for head models that have none.
+"""Two rows of teeth, and the mouth behind them, for head models that have none.
 
 Each row is an arch behind the lips: a front wall, a chewing edge and a short back wall, sampled
 densely enough that single teeth can be painted on it. Upper teeth are fixed to the skull, lower
-ones to the jaw.
+ones to the jaw. A dark bag encloses both: without it an open mouth shows the inside of the cheeks.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fc4d_ray.images import smoothstep
+
 COLUMNS = 33
 """Points along an arch, odd so that one lies on the mid-line."""
 
 TEETH_PER_ROW = 12
+_AROUND = 24  # points on a ring of the mouth bag
 _ROWS = 6  # root … edge on the front wall, then edge … root on the back wall
 
 
@@ -46,6 +49,56 @@ def make_teeth(landmarks: NDArray[np.floating]) -> TeethRows:
         faces=np.concatenate([faces, faces[:, ::-1] + count]).astype(np.int32),
         is_lower=np.arange(2 * count) >= count,
         mirror=np.concatenate([mirror, mirror + count]).astype(np.int32),
+    )
+
+
+@dataclass(frozen=True)
+class MouthBag:
+    """The cavity behind the lips, open in front, in the head frame; faces look inwards."""
+
+    vertices: NDArray[np.float32]  # [V, 3] metres
+    faces: NDArray[np.int32]  # [F, 3]
+    jaw_share: NDArray[np.float32]  # [V] 0 fixed to the skull … 1 fixed to the jaw
+    mirror: NDArray[np.int32]  # [V] partner on the other side
+
+
+def make_mouth_bag(landmarks: NDArray[np.floating]) -> MouthBag:
+    """A bag round both rows of teeth; it opens with the jaw and hides the inside of the cheeks."""
+    width = np.linalg.norm(landmarks[54] - landmarks[48])
+    centre = 0.5 * (landmarks[62] + landmarks[66])
+    angle = 2 * np.pi * np.arange(_AROUND) / _AROUND
+    # It begins behind the incisors, which it must not hide.
+    # Per ring: half width in mouth widths, half height, depth, how far the corners lie behind.
+    rings = (
+        (0.47, 0.0125, 0.0130, 0.010),
+        (0.52, 0.0135, 0.0200, 0.009),
+        (0.50, 0.0140, 0.0310, 0.007),
+        (0.34, 0.0100, 0.0430, 0.003),
+        (0.02, 0.0010, 0.0490, 0.0),
+    )
+    points = [
+        centre
+        + np.stack(
+            [
+                half * width * np.cos(angle),
+                height * np.sin(angle),
+                -depth - corner * np.cos(angle) ** 2,
+            ],
+            1,
+        )
+        for half, height, depth, corner in rings
+    ]
+    share = np.tile(smoothstep(-np.sin(angle), -0.25, 0.25), len(rings))
+    ring = np.arange(len(rings) * _AROUND).reshape(len(rings), _AROUND)
+    a, b = ring[:-1], np.roll(ring, -1, 1)[:-1]
+    c, d = ring[1:], np.roll(ring, -1, 1)[1:]
+    faces = np.stack([a, d, c, a, b, d], -1).reshape(-1, 3)
+    partner = ring[:, (_AROUND // 2 - np.arange(_AROUND)) % _AROUND]
+    return MouthBag(
+        np.concatenate(points).astype(np.float32),
+        faces.astype(np.int32),
+        share.astype(np.float32),
+        partner.ravel().astype(np.int32),
     )
 
 

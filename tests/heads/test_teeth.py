@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fc4d_ray.heads.teeth import TEETH_PER_ROW, make_teeth, tooth_row_shade
+from fc4d_ray.heads.teeth import TEETH_PER_ROW, make_mouth_bag, make_teeth, tooth_row_shade
 
 MOUTH_WIDTH = 0.05
 
@@ -57,3 +57,18 @@ def test_shade_is_brightest_in_front_and_shows_every_gap(landmarks: np.ndarray) 
     central = np.abs(teeth.vertices[:, 0]) < 0.3 * np.abs(teeth.vertices[:, 0]).max()
     assert shade[central].mean() > 1.1 * shade[~central].mean()
     assert TEETH_PER_ROW == 12
+
+
+def test_the_mouth_bag_encloses_the_teeth_and_opens_with_the_jaw(landmarks: np.ndarray) -> None:
+    bag, teeth = make_mouth_bag(landmarks), make_teeth(landmarks)
+    mirrored = bag.vertices[bag.mirror] * [-1, 1, 1]
+    np.testing.assert_allclose(mirrored, bag.vertices, atol=1e-6, err_msg="symmetric")
+    np.testing.assert_allclose(bag.jaw_share[bag.mirror], bag.jaw_share, atol=1e-6)
+    upper, lower = bag.vertices[bag.jaw_share < 0.01], bag.vertices[bag.jaw_share > 0.99]
+    assert upper[:, 1].mean() > lower[:, 1].mean() + 0.005
+    assert np.ptp(bag.vertices[:, 0]) > np.ptp(teeth.vertices[:, 0])
+    assert bag.vertices[:, 2].max() < teeth.vertices[:, 2].max(), "it must not hide the incisors"
+    corners = bag.vertices[bag.faces].astype(float)
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    to_axis = np.array([0.0, -0.05, 0.0]) - corners.mean(1) * [1, 1, 0]
+    assert ((to_axis * normals).sum(1) > -1e-12).mean() > 0.9, "faces look into the mouth"
