@@ -220,7 +220,9 @@ def _components(facts: Mapping[str, Facts]) -> list[dict[str, str]]:
 def _silhouette_iou(avatar: Renderable, reference: Camera, portrait: PortraitFiles) -> float | None:
     size = len(portrait.matte)
     image = render_rgba(avatar, reference.resized(size, size), Performance().parameters(0))
-    return silhouette_iou(image[..., 3], portrait.matte, portrait.landmarks)
+    # Nobody knows the outline where the source image had ended.
+    known = portrait.inside
+    return silhouette_iou(image[..., 3] * known, portrait.matte * known, portrait.landmarks)
 
 
 def _sheet(stills: _Stills, portrait: PortraitFiles, caption: str) -> NDArray[np.uint8]:
