@@ -108,15 +108,9 @@ def sample_surface(
     spacing: NDArray[np.floating],  # [F] metres
     chosen: NDArray[np.bool_],  # [F]
     seed: int,
-    growth: NDArray[np.floating] | None = None,  # [F] area when unfolded over area here
 ) -> SurfaceSamples:
-    """Points on the chosen faces, at least one on each, about ``spacing`` apart.
-
-    Folded skin gets as many as its unfolded area asks for.
-    """
+    """Points on the chosen faces, at least one on each, about ``spacing`` apart."""
     area = face_areas(vertices.astype(np.float64), faces)
-    if growth is not None:
-        area = area * growth
     chosen = chosen & (area > 1e-12)
     generator = np.random.default_rng(seed)
     # One splat per hexagonal cell of that pitch; the remainder decides by chance.

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fc4d_ray.avatar.binding import face_frames
 from fc4d_ray.avatar.gaussians import Gaussians
 from fc4d_ray.avatar.initialise import initialise_on_surface
 from fc4d_ray.avatar.surface_samples import (
@@ -32,9 +31,6 @@ from fc4d_ray.stages.person_files import PersonFiles
 _REFERENCE_WEIGHT = 4.0
 """How much more the portrait's own pixels count when splats get their first colour."""
 
-_MOST_GROWTH = 10.0
-"""Limit on the growth of a face that is counted; slivers grow without bound."""
-
 SHOWING_POSES: tuple[dict[str, float], ...] = (
     {},
     {"jawOpen": 0.9, "mouthUpperUpLeft": 0.6, "mouthUpperUpRight": 0.6},
@@ -53,39 +49,19 @@ def lay_out(rig: HeadRig, config: SurfaceSampleConfig, seed: int) -> SurfaceSamp
     ]
     frontal = ((0, 0), (35, 0), (-35, 0), (0, -20), (0, 20))
     front = [orbit_camera(azimuth, elevation, size=512) for azimuth, elevation in frontal]
-    posed = [
-        (rig.pose(rig.parameters_from_actions(actions))[0].numpy(), actions)
-        for actions in SHOWING_POSES
-    ]
-    poses = [(vertices, front if actions else around) for vertices, actions in posed]
+    poses = []
+    for actions in SHOWING_POSES:
+        vertices = rig.pose(rig.parameters_from_actions(actions))[0].numpy()
+        poses.append((vertices, front if actions else around))
     chosen = visible_faces(poses, rig.faces)
     chosen &= presence(rig.neutral)[rig.faces].max(1) > 0.02
     landmarks = rig.landmarks(torch.from_numpy(rig.neutral)).numpy()
     spacing = spacing_per_face(rig.neutral, rig.faces, rig.region, landmarks, config)
-    growth, stretch = _unfolding(rig, [vertices for vertices, _ in posed])
-    samples = sample_surface(rig.neutral, rig.faces, spacing, chosen, seed, growth)
-    # Splats grow with their triangle's scale, which unfolding raises less than its area.
-    return replace(samples, spacing=samples.spacing / stretch[samples.face_index])
-
-
-def _unfolding(
-    rig: HeadRig, poses: list[NDArray[np.float32]]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """How much each face (F,) grows at most: in area, and in the scale splats are bound to."""
-    faces = torch.as_tensor(rig.faces).long()
-    rest_area = face_areas(rig.neutral, rig.faces)
-    rest_scale = face_frames(torch.from_numpy(rig.neutral), faces).scale.numpy()
-    growth, stretch = np.ones(len(faces), np.float32), np.ones(len(faces), np.float32)
-    for vertices in poses:
-        ratio = (face_areas(vertices, rig.faces) / rest_area).clip(1, _MOST_GROWTH)
-        scale = face_frames(torch.from_numpy(vertices), faces).scale.numpy() / rest_scale
-        larger = ratio > growth
-        growth[larger], stretch[larger] = ratio[larger], scale.clip(0.5, _MOST_GROWTH)[larger]
-    return growth, stretch
+    return sample_surface(rig.neutral, rig.faces, spacing, chosen, seed)
 
 
 def unfolding_faces(
-    rig: HeadRig, poses: tuple[dict[str, float], ...], ratio: float = 2.0
+    rig: HeadRig, poses: tuple[dict[str, float], ...], ratio: float = 3.0
 ) -> NDArray[np.bool_]:
     """Faces (F,) that grow to ``ratio`` times their area in some pose: lids, inner lips."""
     rest = face_areas(rig.neutral, rig.faces)

@@ -59,9 +59,9 @@ _HIGH = np.array([0.25, 0.26, 0.20])
 _SHOULDER_Y = -0.115
 _NAPE_Y = -0.06
 _TURNED_DEG = 12.0
-_SMOOTHING_VOXELS = 0.7
-"""Standard deviation of the blur before meshing; wider ones swallow ribbons and locks."""
-_CRUMB = 0.0015
+_SMOOTHING_VOXELS = 1.1
+"""Standard deviation of the blur before meshing: takes the voxels' steps out."""
+_CRUMB = 0.01
 """Separate pieces below this share of the whole are noise of the matte."""
 
 
