@@ -17,7 +17,7 @@ from fc4d_ray.avatar.surface_samples import (
 )
 from fc4d_ray.cameras import Camera, orbit_camera
 from fc4d_ray.evaluation.synthetic import SyntheticPerson, make_person
-from fc4d_ray.heads.rig import HeadRig
+from fc4d_ray.heads.rig import HeadRig, Region
 from fc4d_ray.rendering.mesh import vertex_normals
 
 SHOWN = ({}, {"jawOpen": 1.0}, {"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0})
@@ -51,14 +51,22 @@ def _avatar_of(person: SyntheticPerson, spacing_m: float, size: int) -> Avatar:
     vertices, faces = torch.from_numpy(rig.neutral), torch.as_tensor(rig.faces).long()
     normals = interpolate_vertices(samples, vertex_normals(vertices, faces).numpy(), rig.faces)
     points = samples.points(rig.neutral, rig.faces)
-    grey = np.full((len(points), 3), 0.4)
+    hidden = _hidden_colours(rig.region[rig.faces[samples.face_index, 0]])
     gaussians = initialise_on_surface(
         vertices, faces, torch.from_numpy(samples.face_index),
         torch.from_numpy(samples.barycentric),
-        torch.from_numpy(colours_from_views(points, normals, seen, grey)),
+        torch.from_numpy(colours_from_views(points, normals, seen, hidden)),
         torch.from_numpy(samples.spacing), opacity=0.98,
     )  # fmt: skip
     return Avatar(gaussians, rig)
+
+
+def _hidden_colours(region: np.ndarray) -> np.ndarray:
+    """What no view at rest shows (N, 3): teeth, the mouth round them, grey elsewhere."""
+    colours = np.full((len(region), 3), 0.4)
+    colours[np.isin(region, (Region.MOUTH, Region.TONGUE))] = [0.16, 0.03, 0.03]
+    colours[region == Region.TEETH] = [0.78, 0.74, 0.64]
+    return colours
 
 
 def _around() -> list[Camera]:

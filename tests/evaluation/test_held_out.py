@@ -38,7 +38,7 @@ def test_a_faithful_avatar_is_close_to_the_truth(faithful_avatar: Avatar, person
     for view in views:
         assert view.head.sum() < view.bust.sum() < 0.6 * view.bust.size
         figures = view_figures(view)["head"]
-        assert figures["psnr"] > 19
+        assert figures["psnr"] > 18.5
         assert figures["ssim"] > 0.75
         assert figures["detail_agreement"] > 0.25
 
