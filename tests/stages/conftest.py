@@ -26,7 +26,7 @@ from fc4d_ray.stages.train import TrainStage, TrainStageConfig
 from fc4d_ray.stages.video import VideoStage
 from fc4d_ray.tracking import TrackingConfig
 
-SEED = 5
+SEED = 7
 CROP = 192
 FRAME = 128
 CONFIGS: dict[str, Any] = {
