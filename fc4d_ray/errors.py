@@ -23,6 +23,10 @@ class WeightsMissing(FC4DError):
     """A model file the chosen profile needs is absent; the message says where users get it."""
 
 
+class ModelFileError(FC4DError):
+    """A model file is not what it should be: another edition, wrong shapes, damaged, incomplete."""
+
+
 class UnsafePickle(FC4DError):
     """A pickle asks for something outside the allow-list; nothing of it was executed."""
 

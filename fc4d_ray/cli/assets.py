@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,6 +10,9 @@ import typer
 from fc4d_ray.cli.console import EXIT_RUN_FAILED, exit_codes, say
 
 app = typer.Typer(help="Model files: what they are, whether they are here.", no_args_is_help=True)
+
+import_app = typer.Typer(help="Check model files of yours and store them.", no_args_is_help=True)
+app.add_typer(import_app, name="import")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -57,6 +61,32 @@ def verify(
         say("none of these files is present")
     if any(check.is_as_released is False for check in checks):
         raise typer.Exit(EXIT_RUN_FAILED)
+
+
+@import_app.command("flame")
+def import_flame_command(
+    source: Annotated[
+        Path, typer.Argument(metavar="PATH", help="Model file, or a folder with side files.")
+    ],
+    edition: Annotated[
+        str | None, typer.Option("--edition", help="flame2020, flame2023 or flame2023-open.")
+    ] = None,
+    landmarks: Annotated[
+        Path | None, typer.Option("--landmarks", help="Landmark embedding (.npy or .npz).")
+    ] = None,
+    masks: Annotated[Path | None, typer.Option("--masks", help="FLAME_masks.pkl.")] = None,
+) -> None:
+    """Check FLAME's files, executing nothing in them, and store them as one plain npz."""
+    with exit_codes():
+        from fc4d_ray.heads.flame_files import import_flame
+
+        report = import_flame(source, edition=edition, landmarks=landmarks, masks=masks)
+    say(f"{report.edition}  {report.path}")
+    say(f"sha256 of its arrays {report.digest}")
+    if not report.has_landmarks:
+        say("without a landmark embedding: tracking needs one (--landmarks)")
+    if not report.has_masks:
+        say("without region masks: hair and skin are not told apart (--masks)")
 
 
 def doctor(as_json: AsJson = False) -> None:

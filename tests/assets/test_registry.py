@@ -69,7 +69,7 @@ def test_one_alternative_suffices(tmp_path: Path) -> None:
 
     assert {"flame2020", "flame2023", "flame2023-open", "panohead"} <= missing()
     (tmp_path / "flame").mkdir()
-    (tmp_path / "flame" / "flame2023.pkl").write_bytes(b"x")
+    (tmp_path / "flame" / "flame2023.npz").write_bytes(b"x")
     assert not {"flame2020", "flame2023", "flame2023-open"} & missing()
     assert "lpips-vgg" not in missing(), "optional assets are never missing"
 
