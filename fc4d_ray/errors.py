@@ -19,6 +19,10 @@ class StoreError(FC4DError):
     """The output location cannot be used: not ours, another schema, unwritable, or full."""
 
 
+class DamagedArtifact(StoreError):
+    """A stage's stored files are not what their completion record says; they are made again."""
+
+
 class WeightsMissing(FC4DError):
     """A model file the chosen profile needs is absent; the message says where users get it."""
 
@@ -77,6 +81,18 @@ class StageFailed(FC4DError):
 
 class FitFailed(StageFailed):
     """The head model could not be fitted to the portrait."""
+
+
+class DeadlineExceeded(StageFailed):
+    """A stage ran longer on one portrait than its ``deadline_minutes``."""
+
+
+class OutOfGpuMemory(StageFailed):
+    """A stage asked for more GPU memory than there is, also on the second try."""
+
+
+class DevicePoisoned(FC4DError):
+    """A CUDA error that leaves the process unable to use its device: it must be replaced."""
 
 
 class TrainingDiverged(StageFailed):

@@ -23,10 +23,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fc4d_ray.errors import StoreError
+from fc4d_ray.errors import DamagedArtifact, StoreError
 from fc4d_ray.store import layout
 from fc4d_ray.store.digests import digest_file, digest_json, readable_json
 from fc4d_ray.store.filesystem import Storage, storage_errors, sync_directory, sync_file
+
+
+_DOWNLOAD_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -165,8 +168,41 @@ class ArtifactStore:
             raise StoreError(f"{self.storage.uri_of(work.record_path)} is damaged") from error
         if self._is_whole(artifact):
             return artifact
-        self.storage.remove(work.record_path)
-        self.storage.remove(artifact.path)
+        self.withdraw(artifact)
+        return None
+
+    def withdraw(self, artifact: Artifact) -> None:
+        """Take back a damaged artifact, so that its work is done again.
+
+        Nothing happens where another process has done so already: the record then names other
+        files.
+        """
+        if self._names(artifact.work, artifact.attempt_id) is not False:
+            self.storage.remove(artifact.work.record_path)
+            self.storage.remove(artifact.path)
+
+    def _names(self, work: Work, attempt_id: str) -> bool | None:
+        """Whether the work's record names that attempt; None where there is no record."""
+        try:
+            return self.storage.read_json(work.record_path).get("attempt_id") == attempt_id
+        except FileNotFoundError:
+            return None
+
+    def is_sound(self, artifact: Artifact) -> bool:
+        """Whether all files still have the digests they were committed with; reads all of them."""
+        try:
+            folder = self.open(artifact)
+        except DamagedArtifact:
+            return False
+        return self._mismatch(folder, artifact) is None
+
+    @staticmethod
+    def _mismatch(folder: Path, artifact: Artifact) -> str | None:
+        """Name of the first file that is absent or has other bytes."""
+        for name, file in artifact.files.items():
+            path = folder / name
+            if not path.is_file() or digest_file(path) != file.digest:
+                return name
         return None
 
     def _is_whole(self, artifact: Artifact) -> bool:
@@ -177,7 +213,11 @@ class ArtifactStore:
 
     @contextlib.contextmanager
     def attempt(self, work: Work) -> Iterator[Attempt]:
-        """Open an attempt; its files are deleted if the block raises."""
+        """Open an attempt; its files are deleted if the block raises.
+
+        Unless the record that names them may exist: a storage that fails while it writes the record
+        does not tell whether it did. What is left then and named by nobody, ``fc4d gc`` finds.
+        """
         attempt_id = uuid.uuid4().hex[:12]
         relative = layout.attempt(work.avatar_id, work.stage, attempt_id)
         if self.storage.is_local:
@@ -189,10 +229,11 @@ class ArtifactStore:
         try:
             yield Attempt(work, attempt_id, directory)
         except BaseException:
-            shutil.rmtree(directory, ignore_errors=True)
-            if not self.storage.is_local:
-                with contextlib.suppress(StoreError):
-                    self.storage.remove(relative)
+            with contextlib.suppress(StoreError):
+                if not self._names(work, attempt_id):
+                    shutil.rmtree(directory, ignore_errors=True)
+                    if not self.storage.is_local:
+                        self.storage.remove(relative)
             raise
 
     def commit(
@@ -225,23 +266,37 @@ class ArtifactStore:
         return winner, False
 
     def open(self, artifact: Artifact) -> Path:
-        """Local folder with the artifact's files; remote ones are copied and checked first."""
+        """Local folder with the artifact's files; remote ones are copied and checked first.
+
+        Raises ``DamagedArtifact`` where a remote file is gone or does not match its checksum.
+        """
         if self.storage.is_local:
             return self.storage.local_path(artifact.path)
         target = self._copy_of(artifact)
         if target.is_dir():
             return target
         partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}")
-        for name, file in artifact.files.items():
-            self.storage.download(f"{artifact.path}/{name}", partial / name)
-            if digest_file(partial / name) != file.digest:
-                shutil.rmtree(partial, ignore_errors=True)
-                raise StoreError(
-                    f"{self.storage.uri_of(artifact.path)}/{name} does not match its checksum"
-                )
-        partial.mkdir(parents=True, exist_ok=True)
-        os.replace(partial, target)
+        partial.mkdir(parents=True)
+        try:
+            for name, file in artifact.files.items():
+                self._download(artifact, name, file, partial / name)
+            os.replace(partial, target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
         return target
+
+    def _download(self, artifact: Artifact, name: str, file: StoredFile, target: Path) -> None:
+        """Fetch and check one file; a connection that was cut may leave it short, so try again."""
+        for _ in range(_DOWNLOAD_TRIES):
+            try:
+                self.storage.download(f"{artifact.path}/{name}", target)
+            except FileNotFoundError:
+                continue
+            if digest_file(target) == file.digest:
+                return
+        raise DamagedArtifact(
+            f"{self.storage.uri_of(artifact.path)}/{name} is gone or does not match its checksum"
+        )
 
     def forget_copies(self) -> None:
         """Delete local copies of remote artifacts, when a portrait is through."""

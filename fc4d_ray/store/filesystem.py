@@ -2,7 +2,8 @@
 
 Local files are written to a temporary name, flushed to the disk and linked or renamed into place.
 Object stores put whole objects, which is atomic already; there *create if absent* is a conditional
-request (``If-None-Match: *``). Every failure of the storage itself becomes a ``StoreError``.
+request (``If-None-Match: *``), and what fails for a moment is tried again (``store.transient``).
+Every failure of the storage itself becomes a ``StoreError``.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fc4d_ray.errors import StoreError
+from fc4d_ray.store.transient import persist
+
+Result = TypeVar("Result")
 
 _EXPLANATIONS = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
@@ -50,6 +54,13 @@ def storage_errors(action: str, path: str) -> Iterator[None]:
 
 
 _OPEN_TRIES = 10
+_OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl")
+_S3_CLIENT = {
+    "connect_timeout": 10,
+    "read_timeout": 30,
+    # One place decides about trying again, and it looks at the outcome: see Storage.create.
+    "retries": {"total_max_attempts": 1, "mode": "standard"},
+}
 _STORAGE_LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "s3fs", "gcsfs", "google", "adlfs")
 
 
@@ -95,8 +106,11 @@ class Storage:
         from fsspec.core import url_to_fs
         from fsspec.implementations.local import LocalFileSystem
 
+        options: dict[str, Any] = {"use_listings_cache": False}
+        if self.uri.startswith(("s3://", "s3a://")):
+            options["config_kwargs"] = _S3_CLIENT
         try:
-            filesystem, root = url_to_fs(self.uri, use_listings_cache=False)
+            filesystem, root = url_to_fs(self.uri, **options)
         except (ImportError, ValueError) as error:
             raise StoreError(f"cannot open the output location {self.uri}: {error}") from error
         self._state["root"] = root.rstrip("/")
@@ -122,7 +136,7 @@ class Storage:
     def read(self, relative: str) -> bytes:
         """Bytes of a file; ``FileNotFoundError`` where there is none."""
         with storage_errors("read", self.uri_of(relative)):
-            return self.filesystem.cat_file(self.path(relative))
+            return self._persist(lambda: self.filesystem.cat_file(self.path(relative)), relative)
 
     def read_json(self, relative: str) -> Any:
         """Parsed JSON file; ``StoreError`` where it is damaged."""
@@ -135,13 +149,14 @@ class Storage:
     def exists(self, relative: str) -> bool:
         """Whether a file or folder stands there."""
         with storage_errors("look up", self.uri_of(relative)):
-            return self.filesystem.exists(self.path(relative))
+            return self._persist(lambda: self.filesystem.exists(self.path(relative)), relative)
 
     def size(self, relative: str) -> int | None:
         """Bytes of a file, None where there is none."""
         try:
             with storage_errors("look up", self.uri_of(relative)):
-                return int(self.filesystem.info(self.path(relative))["size"])
+                info = self._persist(lambda: self.filesystem.info(self.path(relative)), relative)
+                return int(info["size"])
         except FileNotFoundError:
             return None
 
@@ -155,27 +170,54 @@ class Storage:
                 return []
         try:
             with storage_errors("list", self.uri_of(relative)):
-                entries = self.filesystem.ls(self.path(relative), detail=False)
+                entries = self._persist(
+                    lambda: self.filesystem.ls(self.path(relative), detail=False), relative
+                )
         except FileNotFoundError:
             return []
         own = self.path(relative).rstrip("/")
         paths = (entry.rstrip("/") for entry in entries)
         return sorted(path.rsplit("/", 1)[-1] for path in paths if path != own)
 
+    def names_by_folder(self, relative: str) -> Iterator[tuple[str, list[str]]]:
+        """(folder, names of the files in it) of every folder directly below ``relative``.
+
+        On object stores this takes one listing of keys for all of them, not one per folder.
+        """
+        try:
+            with storage_errors("list", self.uri_of(relative)):
+                if self.is_local:
+                    yield from _local_folders(self.path(relative))
+                    return
+                entries = self._persist(lambda: self.filesystem.find(self.path(relative)), relative)
+        except FileNotFoundError:
+            return
+        start = len(self.path(relative)) + 1
+        folders: dict[str, list[str]] = {}
+        for entry in entries:
+            folder, _, name = entry[start:].partition("/")
+            if name and "/" not in name:
+                folders.setdefault(folder, []).append(name)
+        yield from folders.items()
+
     def create(self, relative: str, data: bytes) -> bool:
         """Write a file only if none stands there; False where another writer was first.
 
-        Atomic: a reader sees the whole file or none, and of several writers exactly one gets True.
+        Atomic: a reader sees the whole file or none, and of several writers with different bytes
+        exactly one gets True. Where the answer to the request was lost on the way, the bytes that
+        stand there tell who won: taking our own for another writer's would make us delete files
+        that the record names.
         """
         with storage_errors("write", self.uri_of(relative)):
             try:
                 if self.is_local:
                     self._create_local(Path(self.path(relative)), data)
                 else:
-                    self._make_parent(relative)
-                    self.filesystem.pipe_file(self.path(relative), data, mode="create")
+                    self._persist(lambda: self._create_remote(relative, data), relative)
             except FileExistsError:
-                return False
+                return not self.is_local and self.read(relative) == data
+            except FileNotFoundError as error:
+                raise StoreError(f"there is no bucket or folder {self.uri}: {error}") from error
         return True
 
     def replace(self, relative: str, data: bytes) -> None:
@@ -187,20 +229,20 @@ class Storage:
                 os.replace(temporary, target)
                 sync_directory(target.parent)
             else:
-                self._make_parent(relative)
-                self.filesystem.pipe_file(self.path(relative), data)
+                self._persist(lambda: self._replace_remote(relative, data), relative)
 
     def upload(self, source: Path, relative: str) -> None:
         """Copy a local file to the store."""
         with storage_errors("write", self.uri_of(relative)):
-            self._make_parent(relative)
-            self.filesystem.put_file(str(source), self.path(relative))
+            self._persist(lambda: self._upload(source, relative), relative)
 
     def download(self, relative: str, target: Path) -> None:
         """Copy a file of the store to a local path."""
         with storage_errors("read", self.uri_of(relative)):
             target.parent.mkdir(parents=True, exist_ok=True)
-            self.filesystem.get_file(self.path(relative), str(target))
+            self._persist(
+                lambda: self.filesystem.get_file(self.path(relative), str(target)), relative
+            )
 
     def remove(self, relative: str) -> None:
         """Delete a file or a folder with all it holds; quietly where it is gone already."""
@@ -213,7 +255,9 @@ class Storage:
             elif self.is_local:
                 shutil.rmtree(self.path(relative))
             else:
-                self.filesystem.rm(self.path(relative), recursive=True)
+                self._persist(
+                    lambda: self.filesystem.rm(self.path(relative), recursive=True), relative
+                )
 
     def prune(self, relative: str) -> None:
         """Delete a file or folder and the local folders above it that are empty then."""
@@ -225,7 +269,25 @@ class Storage:
                     os.rmdir(self.path(parent))
                     parent = parent.rpartition("/")[0]
 
+    def _persist(self, action: Callable[[], Result], relative: str) -> Result:
+        """Wait out what passes by itself, on remote storage; a disk's errors are told at once."""
+        return action() if self.is_local else persist(action, self.uri_of(relative))
+
+    def _create_remote(self, relative: str, data: bytes) -> None:
+        self._make_parent(relative)
+        self.filesystem.pipe_file(self.path(relative), data, mode="create")
+
+    def _replace_remote(self, relative: str, data: bytes) -> None:
+        self._make_parent(relative)
+        self.filesystem.pipe_file(self.path(relative), data)
+
+    def _upload(self, source: Path, relative: str) -> None:
+        self._make_parent(relative)
+        self.filesystem.put_file(str(source), self.path(relative))
+
     def _make_parent(self, relative: str) -> None:
+        if self.uri.partition("://")[0] in _OBJECT_STORES:
+            return  # keys need no folders, and asking for one costs a request each time
         parent = self.path(relative).rsplit("/", 1)[0]
         self.filesystem.makedirs(parent, exist_ok=True)
 
@@ -237,6 +299,14 @@ class Storage:
         finally:
             os.unlink(temporary)
         sync_directory(target.parent)
+
+
+def _local_folders(path: str) -> Iterator[tuple[str, list[str]]]:
+    with os.scandir(path) as entries:
+        folders = [(entry.name, entry.path) for entry in entries if entry.is_dir()]
+    for name, folder in folders:
+        with contextlib.suppress(FileNotFoundError):  # pruned meanwhile
+            yield name, os.listdir(folder)
 
 
 def _write_temporary(target: Path, data: bytes) -> Path:
