@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fc4d_ray.store import layout
 from fc4d_ray.store.filesystem import Storage
-from fc4d_ray.store.manifest import QUALITY_COLUMNS
+from fc4d_ray.store.manifest_schema import QUALITY_COLUMNS
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,22 +14,20 @@ from typing import Any
 
 from fc4d_ray.config import RunConfig, parse_config
 from fc4d_ray.errors import ConfigError, RunError
+from fc4d_ray.pipeline.backlog import find_backlog
 from fc4d_ray.pipeline.inputs import Inputs, collect_inputs, identify_again
 from fc4d_ray.pipeline.interruption import GracefulStop
 from fc4d_ray.pipeline.plan import Plan, make_plan
 from fc4d_ray.pipeline.progress import Display, RunProgress, make_display
+from fc4d_ray.pipeline.summary import count_standings
 from fc4d_ray.pipeline.worker import Outcome, Portrait
 from fc4d_ray.store import layout
 from fc4d_ray.store.filesystem import Storage
-from fc4d_ray.store.location import open_output
+from fc4d_ray.store.location import find_output, open_output
 from fc4d_ray.store.manifest import ManifestCommitter
-from fc4d_ray.store.plans import avatar_plan
-from fc4d_ray.store.records import RecordBook
 from fc4d_ray.store.runs import RunBook, RunDocument, new_run_id, utc_now
 
 _log = logging.getLogger(__name__)
-_AVATARS_TOLD = 4
-_SUMMARY_COLUMNS = ["avatar_id", "status", "error_type", "plan_digest", "avatar_uri"]
 _UPDATE_COST_RATIO = 20
 """A provisional manifest is written at most this rarely, measured in its own cost."""
 
@@ -69,7 +67,7 @@ class RunSession:
     storage: Storage
     plan: Plan
     config: RunConfig
-    portraits: list[Portrait]
+    portraits: Sequence[Portrait]
     """The portraits left to do."""
     progress: RunProgress
     display: Display
@@ -106,7 +104,10 @@ def run(
     ``say`` takes lines for the user. Raises ``ConfigError``, ``StoreError``, ``WeightsMissing`` and
     ``RunError``; a portrait's failure raises nothing.
     """
-    return run_inputs(collect_inputs(arguments), output, config, arguments=arguments, say=say)
+    storage = find_output(output)
+    earlier = RunBook(storage).earlier_inputs() if storage else ()
+    inputs = collect_inputs(arguments, earlier=earlier)
+    return run_inputs(inputs, output, config, arguments=arguments, say=say)
 
 
 def run_inputs(
@@ -126,12 +127,14 @@ def run_inputs(
 def run_again(output: str, *, say: Callable[[str], None] = lambda line: None) -> RunSummary:
     """The newest run once more, with its inputs and its configuration."""
     storage = open_output(output)
-    runs = RunBook(storage).all()
+    book = RunBook(storage)
+    runs = book.all()
     if not runs:
         raise ConfigError(f"{output} has seen no run yet")
     latest = runs[-1]
     config = parse_config(storage.read(layout.config(latest.config_digest)).decode())
-    inputs = identify_again(RunBook(storage).read_inputs(latest.inputs_path))
+    rows = book.read_inputs(latest.inputs_path)
+    inputs = identify_again(rows, earlier=book.earlier_inputs())
     return run_inputs(inputs, output, config, arguments=latest.arguments, say=say)
 
 
@@ -193,29 +196,10 @@ class _Run:
             )
         )
 
-    def _left_to_do(self) -> list[Portrait]:
-        rows = self._inputs.first_rows()
-        standings = RecordBook(self._storage).standings([str(row.avatar_id) for row in rows])
-        left, done, failed = [], 0, 0
-        for row in rows:
-            avatar_id = str(row.avatar_id)
-            standing = standings[avatar_id]
-            status = standing.status(avatar_plan(self._plan.base, avatar_id))
-            done += status == "succeeded"
-            failed += status == "failed"
-            if status == "pending":
-                left.append(
-                    Portrait(
-                        avatar_id=avatar_id,
-                        source_uri=row.source_uri,
-                        generation=standing.generation,
-                        face_box=row.face_box,
-                        landmarks=row.landmarks,
-                        columns=_plain_columns(row.columns or {}),
-                    )
-                )
-        self._announce(len(left), done, failed)
-        return left
+    def _left_to_do(self) -> Sequence[Portrait]:
+        backlog = find_backlog(self._storage, self._inputs, self._plan.base)
+        self._announce(len(backlog.left), backlog.count("succeeded"), backlog.count("failed"))
+        return backlog.left
 
     def _announce(self, left: int, done: int, failed: int) -> None:
         parts = [f"{len(self._inputs)} rows"]
@@ -226,7 +210,7 @@ class _Run:
         parts.append(f"{left} to do" if left else "nothing to do")
         self._say(", ".join(parts))
 
-    def _session(self, portraits: list[Portrait]) -> RunSession:
+    def _session(self, portraits: Sequence[Portrait]) -> RunSession:
         progress = RunProgress(total=len(portraits), stages=self._plan.names)
         return RunSession(
             run_id=self._run_id,
@@ -293,51 +277,24 @@ class _Run:
         return summary
 
     def _summary(self, table: Any, session: RunSession) -> RunSummary:
-        """Counts over this run's rows; the manifest may hold other runs' rows too."""
-        ends = {
-            row["avatar_id"]: row
-            for row in table.select(_SUMMARY_COLUMNS).to_pylist()
-            if row["avatar_id"] is not None and row["status"] != "duplicate"
-        }
-        succeeded = failed = duplicates = 0
-        failures: dict[str, int] = {}
-        seen: dict[str, None] = {}
-        for row in self._inputs.rows():
-            if row.avatar_id is not None and row.avatar_id in seen:
-                duplicates += 1
-                continue
-            if row.avatar_id is None:
-                status, error_type = "failed", row.error_type
-            else:
-                seen[row.avatar_id] = None
-                end = ends.get(row.avatar_id, {})
-                current = end.get("plan_digest") == avatar_plan(self._plan.base, row.avatar_id)
-                status = end.get("status") if current else None
-                error_type = end.get("error_type")
-            if status == "succeeded":
-                succeeded += 1
-            elif status == "failed":
-                failed += 1
-                failures[str(error_type)] = failures.get(str(error_type), 0) + 1
-        unfinished = len(self._inputs) - succeeded - failed - duplicates
-        if unfinished and not session.stop.requested.is_set():
-            raise RunError(f"{unfinished} portraits came to no end; run the same command again")
+        standings = count_standings(self._inputs, self._plan.base, table)
+        stopped = session.stop.requested.is_set()
+        if standings.unfinished and not stopped:
+            raise RunError(
+                f"{standings.unfinished} portraits came to no end; run the same command again"
+            )
         return RunSummary(
             output=self._storage.uri,
             run_id=self._run_id,
             rows=len(self._inputs),
-            succeeded=succeeded,
-            failed=failed,
-            duplicates=duplicates,
+            succeeded=standings.succeeded,
+            failed=standings.failed,
+            duplicates=standings.duplicates,
             worked=len(session.progress.ended),
-            interrupted=session.stop.requested.is_set() and unfinished > 0,
+            interrupted=stopped and standings.unfinished > 0,
             seconds=time.monotonic() - self._began,
-            failures=failures,
-            avatars=tuple(
-                ends[avatar_id]["avatar_uri"]
-                for avatar_id in seen
-                if ends.get(avatar_id, {}).get("status") == "succeeded"
-            )[:_AVATARS_TOLD],
+            failures=standings.failures,
+            avatars=standings.avatars,
         )
 
     def _end_badly(self, error: BaseException) -> None:
@@ -356,13 +313,6 @@ def _runner(config: RunConfig) -> Runner:
     from fc4d_ray.pipeline.ray_runner import run_on_ray
 
     return run_on_ray
-
-
-def _plain_columns(columns: dict[str, Any]) -> dict[str, Any]:
-    """The user's columns as JSON values; what JSON does not know becomes text."""
-    import json
-
-    return json.loads(json.dumps(columns, default=str))
 
 
 def _software() -> dict[str, str]:

@@ -14,6 +14,7 @@
     traces/<ab>/<id>/…                           stack traces of failures
     inputs/<digest>.parquet                      the rows of a run, users' columns included
     runs/<run id>/run.json, progress.json, end.json
+    outcomes/part-*.parquet                      the records' contents as columns, derived
     manifest/*.parquet                           derived from all of the above
     report.html
 
@@ -35,6 +36,10 @@ CURRENT_MANIFEST_FILE = "manifest/_current.parquet"
 REPORT = "report.html"
 RUNS = "runs"
 RECORDS = "records"
+OUTCOMES = "outcomes"
+AVATARS = "avatars"
+LEDGER = "ledger"
+CHECKPOINTS = "checkpoints"
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 

@@ -30,6 +30,20 @@ def open_output(uri: str, *, create: bool = False) -> Storage:
     return storage
 
 
+def find_output(uri: str) -> Storage | None:
+    """The output location ``uri``, None where nothing of ours is there yet.
+
+    Raises ``StoreError`` for an output of another schema.
+    """
+    storage = Storage(_absolute(uri))
+    try:
+        marker = storage.read_json(layout.MARKER)
+    except FileNotFoundError:
+        return None
+    _check(marker, uri)
+    return storage
+
+
 def _absolute(uri: str) -> str:
     """Local paths made absolute, since workers run in other folders."""
     if "://" in uri or "::" in uri:

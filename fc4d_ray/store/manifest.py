@@ -7,64 +7,40 @@ known so far; plain readers skip it, ``read_manifest`` prefers it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 from fc4d_ray.store import layout
 from fc4d_ray.store.filesystem import Storage
 from fc4d_ray.store.location import open_output
+from fc4d_ray.store.manifest_rows import (
+    InputTable,
+    Overlay,
+    append_user_columns,
+    gather_user_columns,
+    place_rows,
+    plans_of,
+    unreadable_outcomes,
+)
+from fc4d_ray.store.manifest_schema import STAGES, manifest_schema
+from fc4d_ray.store.outcomes import OutcomeTable
 from fc4d_ray.store.parquet import table_from_bytes, table_to_bytes
-from fc4d_ray.store.plans import avatar_plan
-from fc4d_ray.store.records import AvatarRecord, FailureRecord, RecordBook
+from fc4d_ray.store.record_index import RecordIndex, survey
 from fc4d_ray.store.runs import RunBook, RunDocument
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
-MANIFEST_SCHEMA_VERSION = 1
-OWN_PREFIX = "fc4d:"
-RENAMED_PREFIX = "input_"
-"""A user's column that is named like one of ours is kept under this prefix."""
-STAGES = ("ingest", "shape", "image", "video", "track", "train", "publish")
-QUALITY_COLUMNS = (
-    "id_distance_0",
-    "id_distance_30",
-    "id_distance_45",
-    "silhouette_iou",
-    "tracking_error",
+_KEPT_BY_DUPLICATES = (
+    "avatar_id",
+    "source_uri",
+    "avatar_uri",
+    "config_digest",
+    "plan_digest",
+    "created_at",
 )
-
-_PARALLEL_READS = 16
-
-
-def manifest_schema(stages: Sequence[str] = STAGES) -> pa.Schema:
-    """Columns that every manifest has; the input tables' own follow them."""
-    import pyarrow as pa
-
-    text, number = pa.string(), pa.float64()
-    fields = [
-        pa.field("avatar_id", text),
-        pa.field("source_uri", text, nullable=False),
-        pa.field("status", text, nullable=False),
-        pa.field("failed_stage", text),
-        pa.field("error_type", text),
-        pa.field("error_message", text),
-        pa.field("trace_uri", text),
-        pa.field("avatar_uri", text),
-        pa.field("duplicate_of", text),
-        pa.field("config_digest", text),
-        pa.field("plan_digest", text),
-        pa.field("n_splats", pa.int64()),
-        *(pa.field(name, number) for name in QUALITY_COLUMNS),
-        pa.field("seconds_total", number),
-        *(pa.field(f"seconds_{stage}", number) for stage in stages),
-        pa.field("warnings", pa.list_(text)),
-        pa.field("created_at", pa.timestamp("ms", tz="UTC")),
-    ]
-    return pa.schema(fields, {b"fc4d.manifest_schema": str(MANIFEST_SCHEMA_VERSION).encode()})
+"""What the row of a repeated portrait shows of its avatar."""
 
 
 def read_manifest(output: str | Storage) -> pa.Table:
@@ -81,246 +57,165 @@ def read_manifest(output: str | Storage) -> pa.Table:
     return manifest_schema().empty_table()
 
 
-@dataclass
-class _Row:
-    """A portrait of some run, with the newest outcome known."""
-
-    inputs_path: str
-    position: int
-    """Row number in the table of inputs."""
-    avatar_id: str | None
-    source_uri: str
-    outcome: Mapping[str, Any]
-
-
-@dataclass
 class ManifestCommitter:
     """Derives and publishes the manifest; one per output at a time."""
 
-    storage: Storage
-    _outcomes: dict[tuple[str, str], tuple[str, dict[str, Any]]] = field(default_factory=dict)
-    """By (avatar, plan): name of the newest record seen, and the columns it gives."""
-    _tables: dict[str, pa.Table] = field(default_factory=dict)
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._outcomes = OutcomeTable(storage)
+        self._index: RecordIndex | None = None
+        self._inputs: dict[str, pa.Table] = {}
+
+    @property
+    def outcomes(self) -> OutcomeTable:
+        """What the records say, as far as it has been looked at."""
+        return self._outcomes
 
     def update(self, only: Collection[str] | None = None) -> pa.Table:
         """Publish what is known while a run goes on; ``only`` these avatars have news."""
-        table = self.derive(only)
-        self.storage.replace(layout.CURRENT_MANIFEST_FILE, table_to_bytes(table))
+        table = self.derive(only, write=True)
+        self._storage.replace(layout.CURRENT_MANIFEST_FILE, table_to_bytes(table))
         return table
 
     def finish(self) -> pa.Table:
         """Publish the manifest for good."""
-        table = self.derive()
-        self.storage.replace(layout.MANIFEST_FILE, table_to_bytes(table))
-        self.storage.remove(layout.CURRENT_MANIFEST_FILE)
+        table = self.derive(write=True)
+        self._outcomes.merge()
+        self._storage.replace(layout.MANIFEST_FILE, table_to_bytes(table))
+        self._storage.remove(layout.CURRENT_MANIFEST_FILE)
         return table
 
-    def derive(self, only: Collection[str] | None = None) -> pa.Table:
+    def rebuild(self) -> pa.Table:
+        """``finish`` with every record read anew."""
+        self._outcomes.forget()
+        return self.finish()
+
+    def derive(self, only: Collection[str] | None = None, *, write: bool = False) -> pa.Table:
         """The manifest as the runs' documents and the avatars' records tell it.
 
-        ``only`` limits the look at the storage to these avatars. A row that the newest run has not
-        finished shows its last known end, so that an interrupted run with another configuration
-        hides nothing.
+        ``only`` limits the look at the storage to these avatars, after a first look at all.
+        ``write`` keeps what was read of the records on the storage. A row that the newest run has
+        not finished shows its last known end, so that an interrupted run with another
+        configuration hides nothing.
         """
-        rows: dict[tuple[str, int], _Row] = {}
-        stages: dict[str, None] = {}
-        for run in RunBook(self.storage).all():
-            stages.update(dict.fromkeys(run.stages))
-            self._overlay(rows, run, only)
-        stage_names = tuple(stages) or STAGES
-        schema = manifest_schema(stage_names)
-        return self._table(list(rows.values()), schema)
+        self._look(only, write)
+        runs = RunBook(self._storage).all()
+        stages = tuple(dict.fromkeys(stage for run in runs for stage in run.stages)) or STAGES
+        schema = manifest_schema(stages)
+        if not runs:
+            return schema.empty_table()
+        return self._table(runs, schema)
 
-    def _overlay(
-        self,
-        rows: dict[tuple[str, int], _Row],
-        run: RunDocument,
-        only: Collection[str] | None,
-    ) -> None:
-        """Put a run's outcomes over those of earlier runs."""
-        inputs = self._inputs(run.inputs_path)
-        columns = {name: inputs[OWN_PREFIX + name].to_pylist() for name in _INPUT_FIELDS}
-        plans = {
-            avatar_id: avatar_plan(run.plan_base, avatar_id)
-            for avatar_id in columns["avatar_id"]
-            if avatar_id is not None
-        }
-        self._learn(plans, only)
-        occurrences: dict[str, int] = {}
-        for position, source_uri in enumerate(columns["source_uri"]):
-            occurrence = occurrences.get(source_uri, 0)
-            occurrences[source_uri] = occurrence + 1
-            avatar_id = columns["avatar_id"][position]
-            if avatar_id is None:
-                outcome = _unreadable(columns, position, run)
-            else:
-                _, outcome = self._known(avatar_id, plans[avatar_id])
-            if outcome is not None:
-                key = (source_uri, occurrence)
-                rows[key] = _Row(run.inputs_path, position, avatar_id, source_uri, outcome)
+    def _look(self, only: Collection[str] | None, write: bool) -> None:
+        if only is None or self._index is None:
+            self._index = survey(self._storage).newest()
+            self._outcomes.learn(self._index, write=write)
+            return
+        news = survey(self._storage, sorted(only))
+        self._outcomes.learn(news.newest(), write=write)
+        self._index = RecordIndex.concatenate([self._index, news]).newest()
 
-    def _inputs(self, path: str) -> pa.Table:
-        if path not in self._tables:
-            self._tables[path] = RunBook(self.storage).read_inputs(path)
-        return self._tables[path]
-
-    def _learn(self, plans: Mapping[str, str], only: Collection[str] | None) -> None:
-        """Read the records that have appeared since the last look."""
-        book = RecordBook(self.storage)
-        open_ids = [
-            avatar_id
-            for avatar_id, plan in plans.items()
-            if (only is None or avatar_id in only)
-            and self._known(avatar_id, plan)[0] != layout.record_name(plan)
-        ]
-        standings = book.standings(open_ids, parallel=_PARALLEL_READS)
-
-        def read(avatar_id: str) -> None:
-            plan = plans[avatar_id]
-            name = standings[avatar_id].latest_record(plan)
-            if name is None or name == self._known(avatar_id, plan)[0]:
-                return
-            record = book.read(avatar_id, name)
-            if record is not None:
-                outcome = _outcome(record, self.storage)
-                self._outcomes[avatar_id, plan] = (name, outcome)
-
-        with ThreadPoolExecutor(_PARALLEL_READS) as pool:
-            list(pool.map(read, open_ids))
-
-    def _known(self, avatar_id: str, plan: str) -> tuple[str | None, dict[str, Any] | None]:
-        return self._outcomes.get((avatar_id, plan), (None, None))
-
-    def _table(self, rows: list[_Row], schema: pa.Schema) -> pa.Table:
+    def _table(self, runs: Sequence[RunDocument], schema: pa.Schema) -> pa.Table:
+        import numpy as np
         import pyarrow as pa
 
-        own = pa.Table.from_pylist(_with_duplicates(rows), schema)
-        return _append_user_columns(own, self._user_table(rows))
+        paths = list(dict.fromkeys(run.inputs_path for run in runs))
+        tables, total = place_rows([self._read_inputs(path) for path in paths])
+        placed = dict(zip(paths, tables, strict=True))
+        overlay = Overlay.empty(total)
+        outcomes = [self._outcomes.table]
+        count = self._outcomes.table.num_rows
+        for run in _last_of_equals(runs):
+            inputs = placed[run.inputs_path]
+            found = self._ends_of(plans_of(inputs, run.plan_base))
+            positions, unread = unreadable_outcomes(inputs, run)
+            found[positions] = count + np.arange(len(positions))
+            outcomes.append(unread)
+            count += unread.num_rows
+            overlay.put(paths.index(run.inputs_path), inputs, found)
+        rows = np.flatnonzero(overlay.outcome >= 0)
+        newest_last = list(dict.fromkeys(run.inputs_path for run in reversed(runs)))[::-1]
+        identity = _identity(tables, overlay, rows)
+        everything = pa.concat_tables(outcomes, promote_options="default")
+        ends = everything.take(pa.array(overlay.outcome[rows]))
+        users = gather_user_columns([placed[path] for path in newest_last], rows, total)
+        own = _own_columns(identity, ends, schema, self._storage)
+        return append_user_columns(own, users)
 
-    def _user_table(self, rows: list[_Row]) -> pa.Table:
-        """The users' own columns of the rows, in the rows' order."""
-        import pyarrow as pa
+    def _ends_of(self, plans: pa.StringArray) -> np.ndarray:
+        """Row in the table of outcomes of each plan's newest end, -1 where there is none."""
+        import numpy as np
+        import pyarrow.compute as pc
 
-        places: dict[str, list[int]] = {}
-        for number, row in enumerate(rows):
-            places.setdefault(row.inputs_path, []).append(number)
-        pieces = []
-        for path, numbers in places.items():
-            table = self._inputs(path)
-            piece = table.take([rows[number].position for number in numbers])
-            piece = piece.append_column(_NUMBER, pa.array(numbers, pa.int64()))
-            pieces.append(piece.select([_NUMBER, *_users_names(piece)]))
-        if not pieces:
-            return pa.table({})
-        table = _concatenate(pieces)
-        numbers = table[_NUMBER].to_pylist()
-        table = table.take(sorted(range(len(numbers)), key=numbers.__getitem__))
-        return table.select(_users_names(table))
+        assert self._index is not None
+        places = self._outcomes.find(self._index.plans, self._index.ranks)
+        in_index = pc.index_in(plans, value_set=self._index.plans)
+        found = pc.fill_null(places.take(in_index), -1)
+        return found.to_numpy(zero_copy_only=False).astype(np.int64)
+
+    def _read_inputs(self, path: str) -> pa.Table:
+        if path not in self._inputs:
+            self._inputs[path] = RunBook(self._storage).read_inputs(path)
+        return self._inputs[path]
 
 
-_NUMBER = OWN_PREFIX + "number"
-_INPUT_FIELDS = ("source_uri", "avatar_id", "error_type", "error_message")
+def _last_of_equals(runs: Sequence[RunDocument]) -> list[RunDocument]:
+    """Runs with the same rows and the same plan say the same; the last of them is enough."""
+    last = {(run.inputs_path, run.plan_base): run for run in runs}
+    return [run for run in runs if last[run.inputs_path, run.plan_base] is run]
 
 
-def _users_names(table: pa.Table) -> list[str]:
-    return [name for name in table.column_names if not name.startswith(OWN_PREFIX)]
+def _identity(tables: Sequence[InputTable], overlay: Overlay, rows: np.ndarray) -> pa.Table:
+    """Avatar id and address of the rows, from the tables that gave their outcomes."""
+    import numpy as np
+    import pyarrow as pa
+
+    starts = np.cumsum([0, *(placed.table.num_rows for placed in tables)])
+    places = pa.array(starts[overlay.table[rows]] + overlay.position[rows])
+    columns = {}
+    for name in ("avatar_id", "source_uri"):
+        pieces = [placed.own(name).cast(pa.string()) for placed in tables]
+        columns[name] = pa.concat_arrays(pieces).take(places)
+    return pa.table(columns)
 
 
-def _unreadable(
-    columns: Mapping[str, list[Any]], position: int, run: RunDocument
-) -> dict[str, Any]:
-    return {
-        "status": "failed",
-        "failed_stage": run.stages[0],
-        "error_type": columns["error_type"][position],
-        "error_message": columns["error_message"][position],
-        "config_digest": run.config_digest,
-        "created_at": datetime.fromisoformat(run.started_at),
+def _own_columns(
+    identity: pa.Table, ends: pa.Table, schema: pa.Schema, storage: Storage
+) -> pa.Table:
+    """Our columns in the schema's order; a repeated avatar points to its first row."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    ids = identity["avatar_id"].combine_chunks()
+    codes = ids.dictionary_encode().indices
+    filled = pc.fill_null(codes, -1).to_numpy(zero_copy_only=False)
+    _, first, inverse = np.unique(filled, return_index=True, return_inverse=True)
+    original = np.where(filled < 0, np.arange(len(filled)), first[inverse])
+    is_repeated = pa.array(original != np.arange(len(filled)))
+    ends = ends.take(pa.array(original))
+    found = {name: ends[name] for name in ends.column_names} | {
+        "avatar_id": ids,
+        "source_uri": identity["source_uri"],
+        "avatar_uri": _addresses(storage, ends["avatar_path"]),
+        "trace_uri": _addresses(storage, ends["trace_path"]),
+        "status": pc.if_else(is_repeated, "duplicate", ends["status"]),
+        "duplicate_of": pc.if_else(is_repeated, ids, pa.scalar(None, pa.string())),
     }
-
-
-def _outcome(record: AvatarRecord | FailureRecord, storage: Storage) -> dict[str, Any]:
-    if isinstance(record, AvatarRecord):
-        return _common(record) | {
-            "status": "succeeded",
-            "avatar_uri": storage.uri_of(record.avatar_path),
-        }
-    trace_uri = storage.uri_of(record.trace_path) if record.trace_path else None
-    return _common(record) | {
-        "status": "failed",
-        "failed_stage": record.stage,
-        "error_type": record.error_type,
-        "error_message": record.error_message,
-        "trace_uri": trace_uri,
-    }
-
-
-def _common(record: AvatarRecord | FailureRecord) -> dict[str, Any]:
-    """Columns that finished and failed portraits share; later stages' facts win."""
-    found: dict[str, Any] = {}
-    warnings: list[str] = []
-    for facts in record.facts.values():
-        found.update({k: facts[k] for k in ("n_splats", *QUALITY_COLUMNS) if k in facts})
-        warnings.extend(str(w) for w in facts.get("warnings") or [] if str(w) not in warnings)
-    return found | {
-        "config_digest": record.config_digest,
-        "plan_digest": record.plan,
-        "seconds_total": sum(record.seconds.values()),
-        **{f"seconds_{stage}": seconds for stage, seconds in record.seconds.items()},
-        "warnings": warnings,
-        "created_at": datetime.fromisoformat(record.created_at),
-    }
-
-
-def _with_duplicates(rows: list[_Row]) -> list[dict[str, Any]]:
-    """The rows' own columns; a repeated avatar points to its first row."""
-    first: dict[str, _Row] = {}
     columns = []
-    for row in rows:
-        identity = {"avatar_id": row.avatar_id, "source_uri": row.source_uri}
-        original = first.setdefault(row.avatar_id, row) if row.avatar_id else row
-        if original is row:
-            columns.append(dict(row.outcome) | identity)
-            continue
-        kept = ("avatar_uri", "config_digest", "plan_digest", "created_at")
-        same = {name: original.outcome.get(name) for name in kept}
-        columns.append(identity | same | {"status": "duplicate", "duplicate_of": row.avatar_id})
-    return columns
+    for field in schema:
+        column = found.get(field.name)
+        if column is None:
+            column = pa.nulls(len(filled), field.type)
+        elif field.name not in (*_KEPT_BY_DUPLICATES, "status", "duplicate_of"):
+            column = pc.if_else(is_repeated, pa.scalar(None, field.type), column)
+        columns.append(column)
+    return pa.table(columns, schema=schema)
 
 
-def _append_user_columns(own: pa.Table, users: pa.Table) -> pa.Table:
-    taken = set(own.column_names)
-    for name in users.column_names:
-        unique = name
-        while unique in taken:
-            unique = RENAMED_PREFIX + unique
-        taken.add(unique)
-        own = own.append_column(unique, users[name])
-    return own
+def _addresses(storage: Storage, paths: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Absolute addresses of paths below the output, null for null."""
+    import pyarrow.compute as pc
 
-
-def _concatenate(pieces: list[pa.Table]) -> pa.Table:
-    """Stack tables of several runs; columns whose types disagree become text."""
-    import pyarrow as pa
-
-    try:
-        return pa.concat_tables(pieces, promote_options="permissive")
-    except pa.ArrowException:
-        types: dict[str, set[pa.DataType]] = {}
-        for piece in pieces:
-            for column in piece.schema:
-                types.setdefault(column.name, set()).add(column.type)
-        return pa.concat_tables(
-            [_as_text(piece, {n for n, t in types.items() if len(t) > 1}) for piece in pieces],
-            promote_options="permissive",
-        )
-
-
-def _as_text(table: pa.Table, names: set[str]) -> pa.Table:
-    import pyarrow as pa
-
-    for index, name in enumerate(table.column_names):
-        if name in names:
-            text = [None if value is None else str(value) for value in table[name].to_pylist()]
-            table = table.set_column(index, name, pa.array(text, pa.string()))
-    return table
+    prefix = storage.uri_of("-").removesuffix("-")
+    return pc.binary_join_element_wise(prefix, paths, "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,9 @@ from fc4d_ray.store.parquet import table_from_bytes, table_to_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+OWN_PREFIX = "fc4d:"
+"""Columns of a stored table of rows that are ours and not the user's."""
 
 
 def utc_now() -> str:
@@ -64,6 +67,12 @@ class RunBook:
     def read_inputs(self, path: str) -> pa.Table:
         """The table of rows stored at ``path``."""
         return table_from_bytes(self.storage.read(path))
+
+    def earlier_inputs(self) -> Iterator[pa.Table]:
+        """The different tables of rows stored so far, the newest run's first; our columns only."""
+        for path in dict.fromkeys(run.inputs_path for run in reversed(self.all())):
+            table = self.read_inputs(path)
+            yield table.select([n for n in table.column_names if n.startswith(OWN_PREFIX)])
 
     def start(self, document: RunDocument) -> None:
         """Record that a run begins."""

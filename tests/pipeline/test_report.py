@@ -8,7 +8,7 @@ import pytest
 
 from fc4d_ray.pipeline.report import format_duration, render_report
 from fc4d_ray.store.filesystem import Storage
-from fc4d_ray.store.manifest import manifest_schema
+from fc4d_ray.store.manifest_schema import manifest_schema
 
 
 class _Links(HTMLParser):
