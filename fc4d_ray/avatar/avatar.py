@@ -9,24 +9,26 @@ import uuid
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fc4d_ray.avatar.binding import WorldSplats, face_frames, local_to_world
+from fc4d_ray.avatar.binding import Attachment, WorldSplats, face_frames, local_to_world
 from fc4d_ray.avatar.gaussians import Gaussians
 from fc4d_ray.avatar.splatting import render_splats
+from fc4d_ray.avatar.stretch import triangle_shape
 from fc4d_ray.cameras import Camera
 from fc4d_ray.errors import StoreError
 from fc4d_ray.heads.protocol import PosableMesh
 
 FILE_NAME = "rig.npz"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class Rig(PosableMesh, Protocol):
@@ -40,7 +42,9 @@ class Rig(PosableMesh, Protocol):
         """Everything the rig needs, no pickled objects."""
 
 
-RIG_CLASSES: Mapping[str, str | type] = MappingProxyType({"anny": "fc4d_ray.heads.rig:HeadRig"})
+RIG_CLASSES: Mapping[str, str | type] = MappingProxyType(
+    {"anny": "fc4d_ray.heads.rig:HeadRig", "flame": "fc4d_ray.heads.flame_rig:FlameRig"}
+)
 """Class of each kind of rig, or ``module:class`` to import when one is loaded."""
 
 
@@ -53,16 +57,28 @@ class Avatar:
     rig: Rig
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """JSON values that travel with the avatar: its id, licence, how it was made."""
+    attachment: Attachment = "similarity"
+    """How the splats follow their triangles; that which they were trained with."""
+
+    def __post_init__(self) -> None:
+        if self.attachment not in get_args(Attachment):
+            raise ValueError(
+                f"attachment must be one of {get_args(Attachment)}, found {self.attachment!r}"
+            )
 
     @torch.no_grad()
     def splats(self, parameters: Mapping[str, Tensor]) -> WorldSplats:
         """World-space splats for one frame of parameters, (d,) or (1, d) each.
 
-        Parameters left out are zero. Raises ``ValueError`` on unknown names and wrong sizes.
+        Parameters left out are zero. A rig with other parameters that knows what ARKit actions
+        mean takes ``actions`` and ``neck`` as well. Raises ``ValueError`` on unknown names and
+        wrong sizes.
         """
         vertices = self.rig.pose(self._complete(parameters))[0].to(self.gaussians.device)
         faces = torch.as_tensor(self.rig.faces).long().to(self.gaussians.device)
-        frames = face_frames(vertices, faces).gather(self.gaussians.binding)
+        rest = None if self._rest_shape is None else self._rest_shape.to(faces.device)
+        frames = face_frames(vertices, faces, rest)
+        frames = frames.gather(self.gaussians.binding)
         return local_to_world(self.gaussians, frames)
 
     @torch.no_grad()
@@ -92,6 +108,7 @@ class Avatar:
         arrays: dict[str, Any] = {
             "format_version": np.array(FORMAT_VERSION, np.int32),
             "kind": np.array(self.rig.kind),
+            "attachment": np.array(self.attachment),
             "metadata": np.array(json.dumps(dict(self.metadata), sort_keys=True)),
         }
         arrays |= {f"rig.{name}": value for name, value in self.rig.to_arrays().items()}
@@ -128,16 +145,29 @@ class Avatar:
             rig = _resolve(rig_classes[kind]).from_arrays(_with_prefix(arrays, "rig."))
             gaussians = Gaussians.from_arrays(_with_prefix(arrays, "splats."))
             metadata = json.loads(str(arrays["metadata"]))
+            attachment = str(arrays["attachment"])
         except (KeyError, ValueError) as error:
             raise StoreError(f"avatar {path} is incomplete or damaged: {error}") from error
         if len(gaussians) and not 0 <= int(gaussians.binding.min()) <= int(
             gaussians.binding.max()
         ) < len(rig.faces):
             raise StoreError(f"avatar {path} binds splats to faces its rig does not have")
-        return Avatar(gaussians, rig, metadata)
+        if attachment not in get_args(Attachment):
+            raise StoreError(f"avatar {path} attaches its splats in an unknown way: {attachment!r}")
+        return Avatar(gaussians, rig, metadata, attachment)
+
+    @cached_property
+    def _rest_shape(self) -> Tensor | None:
+        """``triangle_shape`` (F, 3) of the rig with all parameters zero, where it matters."""
+        if self.attachment == "similarity":
+            return None
+        neutral = self.rig.pose(self._complete({}))[0]
+        return triangle_shape(neutral, torch.as_tensor(self.rig.faces).long())
 
     def _complete(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         sizes = dict(self.rig.parameter_sizes)
+        if "actions" in parameters and "actions" not in sizes:
+            parameters = self._from_motion(parameters)
         unknown = set(parameters) - set(sizes)
         if unknown:
             raise ValueError(f"unknown parameters {sorted(unknown)}; the rig has {sorted(sizes)}")
@@ -149,6 +179,15 @@ class Avatar:
                 raise ValueError(f"parameter {name} has {value.numel()} values, expected {size}")
             complete[name] = value.reshape(1, size).float()
         return complete
+
+    def _from_motion(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The rig's own parameters for ``actions`` and ``neck``; others given win."""
+        convert = getattr(self.rig, "parameters_from_motion", None)
+        if convert is None:
+            raise ValueError(f"a rig of kind {self.rig.kind!r} takes no ARKit actions")
+        neck = torch.as_tensor(parameters.get("neck", torch.zeros(3))).reshape(1, 3)
+        moved = convert(torch.as_tensor(parameters["actions"]).reshape(1, -1), neck)
+        return moved | {n: v for n, v in parameters.items() if n not in ("actions", "neck")}
 
 
 def _read_arrays(path: Path) -> dict[str, NDArray]:
