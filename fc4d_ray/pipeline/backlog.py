@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 from fc4d_ray.pipeline.inputs import Inputs
-from fc4d_ray.pipeline.worker import Portrait
+from fc4d_ray.pipeline.portrait import Portrait
 from fc4d_ray.store.filesystem import Storage
 from fc4d_ray.store.manifest_rows import user_columns
-from fc4d_ray.store.runs import OWN_PREFIX
-from fc4d_ray.store.plans import avatar_plans
 from fc4d_ray.store.record_index import RecordIndex, survey
+from fc4d_ray.store.runs import OWN_PREFIX
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,6 +75,8 @@ class Backlog:
     statuses: pa.StringArray
     """``succeeded``, ``failed`` or ``pending`` of each avatar, in order of first appearance."""
     avatar_ids: pa.StringArray
+    plans: pa.StringArray
+    """Plan digest of each avatar, with the columns of its first row."""
 
     def count(self, status: str) -> int:
         """Avatars of that status."""
@@ -83,27 +84,28 @@ class Backlog:
 
         return int(pc.sum(pc.equal(self.statuses, status)).as_py() or 0)
 
-    def chosen(self, status: str) -> list[str]:
-        """Ids of the avatars of that status."""
+    def chosen(self, status: str) -> list[tuple[str, str]]:
+        """(id, plan digest) of the avatars of that status."""
         import pyarrow.compute as pc
 
-        return self.avatar_ids.filter(pc.equal(self.statuses, status)).to_pylist()
+        chosen = pc.equal(self.statuses, status)
+        ids, plans = self.avatar_ids.filter(chosen), self.plans.filter(chosen)
+        return list(zip(ids.to_pylist(), plans.to_pylist(), strict=True))
 
 
 def find_backlog(storage: Storage, inputs: Inputs, plan_base: str) -> Backlog:
     """Compare the inputs with a listing of the records. Opens no file."""
-    import pyarrow as pa
     import pyarrow.compute as pc
 
     first = inputs.first_positions()
     ids = inputs.own("avatar_id").take(first)
     index = look(storage, ids)
-    plans = pa.array(avatar_plans(plan_base, ids.to_pylist()), pa.string())
+    plans = inputs.plans(plan_base, first)
     statuses = index.statuses(ids, plans)
     pending = first.filter(pc.equal(statuses, "pending"))
     columns = [*user_columns(inputs.table), *(OWN_PREFIX + name for name in _PORTRAIT_COLUMNS)]
     left = Portraits(inputs.table.select(columns).take(pending), index.generations)
-    return Backlog(left, statuses, ids)
+    return Backlog(left, statuses, ids, plans)
 
 
 _PORTRAIT_COLUMNS = ("avatar_id", "source_uri", "face_box", "landmarks")

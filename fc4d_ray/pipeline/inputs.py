@@ -19,7 +19,8 @@ from fc4d_ray.pipeline.identification import (
 )
 from fc4d_ray.pipeline.input_tables import is_table, read_table
 from fc4d_ray.pipeline.listing import GLOB_CHARACTERS, expand_local, expand_remote, fingerprints
-from fc4d_ray.store.manifest_rows import user_columns
+from fc4d_ray.store.manifest_rows import COLUMNS_DIGEST, columns_digests, user_columns
+from fc4d_ray.store.plans import avatar_plans, columns_digest
 from fc4d_ray.store.runs import OWN_PREFIX
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Inputs:
     table: pa.Table
     """The user's columns, and ours: ``fc4d:source_uri``, ``fc4d:fingerprint``, ``fc4d:face_box``
     and ``fc4d:landmarks`` (JSON text), ``fc4d:avatar_id`` (null where the source could not be
-    read), ``fc4d:error_type``, ``fc4d:error_message``."""
+    read), ``fc4d:error_type``, ``fc4d:error_message``, ``fc4d:columns_digest``."""
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -46,6 +47,14 @@ class Inputs:
         import pyarrow as pa
 
         return self.table[OWN_PREFIX + name].combine_chunks().cast(pa.string())
+
+    def plans(self, plan_base: str, positions: pa.Array) -> pa.Array:
+        """Plan digests of the rows at those positions."""
+        import pyarrow as pa
+
+        ids = self.own("avatar_id").take(positions).to_pylist()
+        digests = columns_digests(self.table.take(positions))
+        return pa.array(avatar_plans(plan_base, ids, digests), pa.string())
 
     def first_positions(self) -> pa.Array:
         """Positions of the readable rows, each avatar once, in order."""
@@ -122,7 +131,20 @@ def _identified(table: pa.Table, known: KnownIdentities, cluster: Identify | Non
         columns["error_message"][number] = identity.error_message
     for name, values in columns.items():
         table = table.append_column(OWN_PREFIX + name, pa.array(values, pa.string()))
-    return table
+    return _with_columns_digests(table)
+
+
+def _with_columns_digests(table: pa.Table) -> pa.Table:
+    """Add the digest of each row's own columns, empty where there are none."""
+    import pyarrow as pa
+
+    own = table.select(user_columns(table))
+    if own.num_columns:
+        batches = own.to_batches(max_chunksize=_WINDOW)
+        digests = [columns_digest(row) for batch in batches for row in batch.to_pylist()]
+    else:
+        digests = [""] * table.num_rows
+    return table.append_column(COLUMNS_DIGEST, pa.array(digests, pa.string()))
 
 
 def _identities(
@@ -136,9 +158,10 @@ def _identities(
             rows = chosen.take(wanted[start : start + PORTION])
             yield [Source(*values.values()) for values in rows.to_pylist()]
 
-    numbers = iter(wanted)
+    start = 0
     for portion in identify(portions()):
-        yield from zip(numbers, portion, strict=False)
+        yield from zip(wanted[start : start + PORTION], portion, strict=True)
+        start += PORTION
 
 
 def _with_fingerprints(table: pa.Table) -> pa.Table:

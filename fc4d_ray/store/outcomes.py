@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _PARALLEL_READS = 32
 _WINDOW = 4096
 _LISTING_TRIES = 10
+_PARTS_AT_MOST = 64
 
 
 def outcome_schema() -> pa.Schema:
@@ -88,8 +89,14 @@ class OutcomeTable:
         if news.num_rows:
             self._table = _stack([self.table, news])
             if write:
-                self._parts = (*self._parts, self._write_part(news))
+                self.append(news)
         return news
+
+    def append(self, news: pa.Table) -> None:
+        """Write outcomes as a part of their own; many parts become one."""
+        self._parts = (*self._parts, self._write_part(news))
+        if len(self._parts) >= _PARTS_AT_MOST:
+            self.merge()
 
     def find(self, plans: pa.StringArray, ranks: pa.Int64Array) -> pa.Int32Array:
         """Row of each (plan, rank) in ``table``, null where it is not known."""

@@ -1,0 +1,311 @@
+"""Bookkeeping at scale: planning a resume, and writing the manifest, of up to a million portraits.
+
+    python benchmarks/bookkeeping.py --rows 10000 100000 1000000 --json bookkeeping.json
+
+Half of the portraits are done in the resume that is planned. Records are empty files there, so
+that opening one would fail: done-ness comes from names alone. Every measurement runs in a process
+of its own, whose peak resident memory is reported. Needs about 3 inodes per portrait.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+PLAN_BASE = "0" * 32
+STAGES = ("ingest", "shape", "image", "video", "track", "train", "publish")
+GATES = {
+    "plan a resume": {"seconds": 60.0, "peak_gb": 2.0},
+    "write and compact the manifest": {"seconds": 30.0},
+}
+"""Limits at a million rows."""
+REBUILT_AT_MOST = 20_000
+
+
+def main() -> None:
+    """Measure every size and print the table; exit 1 where a gate is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--folder", type=Path, help="where to work; a temporary folder if absent")
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--step", choices=sorted(_STEPS), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.step:
+        print(json.dumps(_measured(_STEPS[arguments.step], arguments.folder, arguments.rows[0])))
+        return
+    figures = {str(rows): measure(rows, arguments.folder) for rows in arguments.rows}
+    document = {"host": _host(), "figures": figures}
+    if arguments.json:
+        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+    print(table(figures))
+    sys.exit(0 if all(gates_hold(int(rows), found) for rows, found in figures.items()) else 1)
+
+
+def measure(rows: int, parent: Path | None = None) -> dict[str, dict[str, float]]:
+    """Seconds and peak memory of each step for one number of portraits."""
+    folder = Path(tempfile.mkdtemp(prefix="fc4d-bookkeeping-", dir=parent))
+    try:
+        found = {}
+        for name in _STEPS:
+            command = [sys.executable, __file__, "--step", name, "--folder", str(folder)]
+            answer = subprocess.run(
+                [*command, "--rows", str(rows)], check=True, stdout=subprocess.PIPE, text=True
+            )
+            found[name] = json.loads(answer.stdout)
+        return found
+    finally:
+        shutil.rmtree(folder)
+
+
+def gates_hold(rows: int, found: dict[str, dict[str, float]]) -> bool:
+    """Whether the limits are kept; smaller sizes have none."""
+    if rows < 1_000_000:
+        return True
+    return all(
+        found[step][quantity] <= limit
+        for step, limits in GATES.items()
+        for quantity, limit in limits.items()
+    )
+
+
+def table(figures: dict[str, dict[str, dict[str, float]]]) -> str:
+    """Markdown table of the figures."""
+    sizes = list(figures)
+    lines = [
+        "| step | " + " | ".join(f"{int(rows):,} rows" for rows in sizes) + " |",
+        "|---|" + "---|" * len(sizes),
+    ]
+    for step in _STEPS:
+        cells = [
+            f"{f[step]['seconds']:.1f} s, {f[step]['peak_gb']:.2f} GB" for f in figures.values()
+        ]
+        lines.append(f"| {step} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _host() -> dict[str, Any]:
+    return {
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def _measured(step: Callable[[Path, int], dict[str, Any] | None], folder: Path, rows: int) -> Any:
+    import resource
+
+    began, cpu = time.perf_counter(), time.process_time()
+    facts = step(folder, rows) or {}
+    figures = {
+        "seconds": round(time.perf_counter() - began, 2),
+        "cpu_seconds": round(time.process_time() - cpu, 2),
+        "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 3),
+    }
+    return figures | facts
+
+
+def _ids(rows: int) -> Iterator[str]:
+    """Digests of the sources' bytes, as ``collect_inputs`` finds them."""
+    for number in range(rows):
+        yield hashlib.sha256(f"portrait {number}".encode()).hexdigest()[:32]
+
+
+def _sources(folder: Path, rows: int) -> dict[str, Any] | None:
+    """A Parquet table of portraits with a column of its owner's, and the files it names."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    uris = []
+    for number in range(rows):
+        directory = folder / "sources" / f"{number // 1000:04d}"
+        if number % 1000 == 0:
+            directory.mkdir(parents=True)
+        path = f"{directory}/{number:07d}.png"
+        with open(path, "wb") as file:
+            file.write(b"portrait %d" % number)
+        uris.append(path)
+    licences = ["CC0" if number % 2 else "CC-BY" for number in range(rows)]
+    pq.write_table(pa.table({"uri": uris, "licence": licences}), folder / "people.parquet")
+    return None
+
+
+def _output(folder: Path) -> str:
+    return str(folder / "out")
+
+
+def _start_run(folder: Path, rows: int) -> dict[str, Any] | None:
+    """The first run's look at its inputs: every source is read once for its id."""
+    from fc4d_ray.pipeline.inputs import collect_inputs
+    from fc4d_ray.store.location import open_output
+    from fc4d_ray.store.runs import RunBook, RunDocument, new_run_id, utc_now
+
+    storage = open_output(_output(folder), create=True)
+    inputs = collect_inputs([str(folder / "people.parquet")])
+    book = RunBook(storage)
+    book.start(
+        RunDocument(
+            run_id=new_run_id(),
+            started_at=utc_now(),
+            plan_base=PLAN_BASE,
+            stages=STAGES,
+            config_digest="c" * 32,
+            inputs_path=book.write_inputs(inputs.table),
+            rows=rows,
+            runner="ray",
+            host="benchmark",
+            pid=os.getpid(),
+        )
+    )
+    return None
+
+
+def _touch_records(folder: Path, start: int, stop: int) -> None:
+    """Names of finished avatars' records; the files are empty."""
+    from fc4d_ray.store import layout
+    from fc4d_ray.store.plans import avatar_plan
+
+    root = _output(folder)
+    for number, avatar_id in enumerate(_ids(stop)):
+        if number >= start:
+            directory = f"{root}/{layout.records_of(avatar_id)}"
+            os.makedirs(directory, exist_ok=True)
+            path = f"{directory}/{layout.record_name(avatar_plan(PLAN_BASE, avatar_id))}"
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT))
+
+
+def _finish_half(folder: Path, rows: int) -> dict[str, Any] | None:
+    _touch_records(folder, 0, rows // 2)
+    return None
+
+
+def _plan_resume(folder: Path, rows: int) -> dict[str, Any] | None:
+    """What ``fc4d run`` does before it hands out work."""
+    from fc4d_ray.pipeline.backlog import find_backlog
+    from fc4d_ray.pipeline.inputs import collect_inputs
+    from fc4d_ray.store.location import open_output
+    from fc4d_ray.store.runs import RunBook
+
+    storage = open_output(_output(folder))
+    earlier = RunBook(storage).earlier_inputs()
+    inputs = collect_inputs([str(folder / "people.parquet")], earlier=earlier)
+    backlog = find_backlog(storage, inputs, PLAN_BASE)
+    left = sum(1 for _ in backlog.left)
+    if (left, backlog.count("succeeded")) != (rows - rows // 2, rows // 2):
+        raise SystemExit(f"{left} portraits left of {rows}, expected half")
+    return {"left": left}
+
+
+def _finish_rest(folder: Path, rows: int) -> dict[str, Any] | None:
+    _touch_records(folder, rows // 2, rows)
+    return None
+
+
+def _write_manifest(folder: Path, rows: int) -> dict[str, Any] | None:
+    """Append all outcomes in a hundred portions, merge them, derive and publish the manifest."""
+    import numpy as np
+    import pyarrow as pa
+
+    from fc4d_ray.store.location import open_output
+    from fc4d_ray.store.manifest import ManifestCommitter
+    from fc4d_ray.store.outcomes import outcome_schema
+    from fc4d_ray.store.plans import avatar_plan
+    from fc4d_ray.store.record_index import FINISHED
+
+    storage = open_output(_output(folder))
+    outcomes = ManifestCommitter(storage).outcomes
+    random = np.random.default_rng(0)
+    portion = max(1, rows // 100)
+    ids = _ids(rows)
+    for start in range(0, rows, portion):
+        chosen = [next(ids) for _ in range(min(portion, rows - start))]
+        count = len(chosen)
+        columns = {field.name: pa.nulls(count, field.type) for field in outcome_schema()} | {
+            "plan_digest": pa.array([avatar_plan(PLAN_BASE, avatar_id) for avatar_id in chosen]),
+            "rank": pa.array([FINISHED] * count, pa.int64()),
+            "avatar_id": pa.array(chosen),
+            "status": pa.array(["succeeded"] * count),
+            "avatar_path": pa.array([f"avatars/{i[:2]}/{i}/publish/attempt-1" for i in chosen]),
+            "config_digest": pa.array(["c" * 32] * count),
+            "n_splats": pa.array(random.integers(50_000, 200_000, count)),
+            "id_distance_0": pa.array(random.random(count)),
+            "warnings": pa.array([[]] * count, pa.list_(pa.string())),
+            "created_at": pa.array([datetime.now(UTC)] * count, pa.timestamp("ms", tz="UTC")),
+        }
+        seconds = {f"seconds_{stage}": pa.array(random.random(count)) for stage in STAGES}
+        outcomes.append(pa.table(columns | seconds))
+    table = ManifestCommitter(storage).finish()
+    if table.num_rows != rows or table["licence"].null_count or table["avatar_uri"].null_count:
+        raise SystemExit(f"the manifest has {table.num_rows} of {rows} rows, or holes in them")
+    return {"bytes": storage.size("manifest/part-00000.parquet")}
+
+
+def _read_status(folder: Path, rows: int) -> dict[str, Any] | None:
+    """``fc4d status`` of the whole."""
+    from fc4d_ray.pipeline.status import read_status
+
+    if read_status(_output(folder))["succeeded"] != rows:
+        raise SystemExit("fc4d status counts wrongly")
+    return None
+
+
+def _rebuild(folder: Path, rows: int) -> dict[str, Any] | None:
+    """``fc4d manifest rebuild`` from real records, of at most ``REBUILT_AT_MOST`` avatars."""
+    from fc4d_ray.store.filesystem import Storage
+    from fc4d_ray.store.outcomes import OutcomeTable
+    from fc4d_ray.store.plans import avatar_plan
+    from fc4d_ray.store.record_index import survey
+    from fc4d_ray.store.records import AvatarRecord, RecordBook
+    from fc4d_ray.store.runs import utc_now
+
+    storage = Storage(str(folder / "rebuilt"))
+    book = RecordBook(storage)
+    count = min(rows, REBUILT_AT_MOST)
+    for avatar_id in _ids(count):
+        book.write_finished(
+            AvatarRecord(
+                avatar_id=avatar_id,
+                plan=avatar_plan(PLAN_BASE, avatar_id),
+                config_digest="c" * 32,
+                source_uri=f"/{avatar_id}.png",
+                avatar_path=f"avatars/{avatar_id[:2]}/{avatar_id}/publish/attempt-1",
+                artifacts=dict.fromkeys(STAGES, "a" * 90),
+                facts={stage: {"warnings": []} for stage in STAGES},
+                seconds=dict.fromkeys(STAGES, 1.0),
+                created_at=utc_now(),
+            )
+        )
+    began = time.perf_counter()
+    news = OutcomeTable(storage).learn(survey(storage))
+    seconds = time.perf_counter() - began
+    if news.num_rows != count:
+        raise SystemExit("records were lost")
+    return {"records": count, "records_per_second": round(count / seconds)}
+
+
+_STEPS: dict[str, Callable[[Path, int], dict[str, Any] | None]] = {
+    "set up sources": _sources,
+    "identify sources for the first time": _start_run,
+    "set up records of one half": _finish_half,
+    "plan a resume": _plan_resume,
+    "set up records of the other half": _finish_rest,
+    "write and compact the manifest": _write_manifest,
+    "fc4d status": _read_status,
+    "read records anew (at most 20,000)": _rebuild,
+}
+
+
+if __name__ == "__main__":
+    main()
