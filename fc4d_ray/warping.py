@@ -92,15 +92,29 @@ def facing(depth: Tensor, camera: Camera) -> Tensor:
     Normals come from depth differences; across a silhouette edge the nearer surface's own slope
     is used.
     """
+    return cosine_to(camera, lift(depth, camera), surface_normals(depth, camera)) * (depth > 0)
+
+
+def surface_normals(depth: Tensor, camera: Camera) -> Tensor:
+    """Unit normals (H, W, 3) in the world, towards the camera's side; see ``facing``."""
     points = lift(depth, camera)
     right = _one_sided(points, depth, dim=1)
     down = _one_sided(points, depth, dim=0)
     normal = torch.linalg.cross(right, down)
     normal = normal / normal.norm(dim=-1, keepdim=True).clamp_min(1e-12)
-    position = torch.as_tensor(camera.position).to(depth)
-    ray = position - points
-    ray = ray / ray.norm(dim=-1, keepdim=True).clamp_min(1e-12)
-    return (normal * ray).sum(-1).abs() * (depth > 0)
+    towards = (normal * _rays_to(camera, points)).sum(-1, keepdim=True)
+    return torch.where(towards < 0, -normal, normal)
+
+
+def cosine_to(camera: Camera, points: Tensor, normals: Tensor) -> Tensor:
+    """Cosine (H, W) between unit normals (H, W, 3) and the directions to a camera; negative where
+    the surface looks away from it."""
+    return (normals * _rays_to(camera, points)).sum(-1)
+
+
+def _rays_to(camera: Camera, points: Tensor) -> Tensor:
+    ray = torch.as_tensor(camera.position).to(points) - points
+    return ray / ray.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
 
 def _one_sided(points: Tensor, depth: Tensor, dim: int) -> Tensor:
@@ -115,6 +129,42 @@ def _one_sided(points: Tensor, depth: Tensor, dim: int) -> Tensor:
 def _inside(pixels: Tensor, camera: Camera) -> Tensor:
     x, y = pixels.unbind(-1)
     return (x >= 0) & (y >= 0) & (x <= camera.width) & (y <= camera.height)
+
+
+def depth_spread(depth: Tensor, pixels: Tensor) -> Tensor:
+    """Largest minus smallest depth of the four pixels around each position (H, W), metres.
+
+    An empty pixel among them counts as infinitely far: the spread is then infinite.
+    """
+    height, width = depth.shape
+    corner = (pixels - 0.5).floor().long()
+    values = []
+    for dx in (0, 1):
+        for dy in (0, 1):
+            x = (corner[..., 0] + dx).clamp(0, width - 1)
+            y = (corner[..., 1] + dy).clamp(0, height - 1)
+            values.append(depth[y, x])
+    around = torch.stack(values)
+    spread = around.amax(0) - around.amin(0)
+    return torch.where((around > 0).all(0), spread, torch.inf)
+
+
+def resize_depth(depth: Tensor, size: tuple[int, int], edge_m: float) -> Tensor:
+    """A depth map (h, w) on another grid of the same view, (H, W).
+
+    Bilinear within a surface; where the four pixels around differ by more than ``edge_m``, and at
+    the rim of the empty part, the nearest pixel's depth: no depths between near and far appear.
+    """
+    if tuple(depth.shape) == size:
+        return depth
+    height, width = size
+    y = (torch.arange(height).to(depth) + 0.5) * depth.shape[0] / height
+    x = (torch.arange(width).to(depth) + 0.5) * depth.shape[1] / width
+    y, x = torch.meshgrid(y, x, indexing="ij")
+    pixels = torch.stack([x, y], -1)
+    smooth = sample(depth[None], pixels)[0]
+    nearest = depth[y.floor().long(), x.floor().long()]
+    return torch.where(depth_spread(depth, pixels) <= edge_m, smooth, nearest)
 
 
 def closest_depth(depth: Tensor, pixels: Tensor, wanted: Tensor) -> Tensor:

@@ -66,7 +66,11 @@ REGISTRY: tuple[StageEntry, ...] = (
             "classical": StageVariant(
                 "fc4d_ray.stages.image:ImageStage",
                 "fc4d_ray.priors.image.classical:ClassicalImageConfig",
-            )
+            ),
+            "diffusion": StageVariant(
+                "fc4d_ray.stages.diffusion_image:DiffusionImageStage",
+                "fc4d_ray.priors.image.diffusion.config:DiffusionImageConfig",
+            ),
         },
     ),
     StageEntry(

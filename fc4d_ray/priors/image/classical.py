@@ -124,7 +124,7 @@ def complete_views(
     for view in views:
         if view.name == REFERENCE:
             beyond = _compose(view, [anchor, back], sheet, config)
-            completed.append(_reference_view(view, portrait, matte, inside, beyond))
+            completed.append(reference_view(view, portrait, matte, inside, beyond))
         elif view.name == back_view.name:
             completed.append(back_completed)
         else:
@@ -248,7 +248,7 @@ def _strands(view: ShapeView, sheet: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(detail).permute(2, 0, 1)
 
 
-def _reference_view(
+def reference_view(
     view: ShapeView, portrait, matte, inside: NDArray[np.bool_], beyond: CompletedView
 ) -> CompletedView:
     """The portrait's own pixels; the bust's fade comes from the surface nearest to each pixel."""

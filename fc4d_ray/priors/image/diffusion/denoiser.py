@@ -26,10 +26,9 @@ class Row:
 
 
 class Denoiser(Protocol):
-    """A latent diffusion model, its weights and device hidden."""
+    """A latent diffusion model. Latents are float32 on its device, whatever it computes in."""
 
     device: torch.device
-    dtype: torch.dtype
     latent_factor: int
     """Pixels per latent cell, along one side."""
     scheduler_config: Any

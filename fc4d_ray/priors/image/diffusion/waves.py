@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 Propagation = Literal["neighbour", "anchors"]
@@ -114,5 +115,5 @@ def _turn(azimuth_deg: float, reference_deg: float) -> float:
 def _smallest_step(turns: list[float]) -> float:
     """The smallest angle between two views, 360 for a single one."""
     ordered = sorted(turn % 360.0 for turn in turns)
-    steps = [b - a for a, b in zip(ordered, ordered[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(ordered)]
     return min([*steps, 360.0 - (ordered[-1] - ordered[0])])
