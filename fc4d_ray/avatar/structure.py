@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,6 @@ StructureName = Literal["auto", "lpips_alex", "lpips_vgg", "lpips_random", "grad
 _PYRAMID_LEVELS = 4
 _GRADIENT_FLOOR = 0.01
 """Mean gradient below which a target counts as flat, in colour units per pixel."""
-_RANDOM_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -92,36 +91,14 @@ def gradient_pyramid(image: Tensor, target: Tensor) -> Tensor:
 
 
 def _lpips(
-    network: str, backbone: Path | None, device: torch.device | str
+    network: Literal["alex", "vgg"], backbone: Path | None, device: torch.device | str
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    from fc4d_ray.assets.torchvision_shim import ensure_torchvision_importable
+    from fc4d_ray.assets.lpips_network import load_lpips
 
-    ensure_torchvision_importable()
-    import lpips
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_RANDOM_SEED)
-        model = lpips.LPIPS(net=network, pnet_rand=True, verbose=False)
-    if backbone is not None:
-        _load_backbone(model.net, backbone)
-    model = model.eval().requires_grad_(False).to(device)
+    model = load_lpips(network, backbone, device)
 
     def distance(image: Tensor, target: Tensor) -> Tensor:
         a, b = (x.permute(2, 0, 1)[None] for x in (image, target.detach()))
         return model(a, b, normalize=True).mean()
 
     return distance
-
-
-def _load_backbone(network: Any, path: Path) -> None:
-    """Put torchvision classification weights into LPIPS' sliced copy of the network."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    wanted = network.state_dict()
-    renamed = {}
-    for key in wanted:
-        _, index, leaf = key.rsplit(".", 2)
-        source = f"features.{index}.{leaf}"
-        if source not in state or state[source].shape != wanted[key].shape:
-            raise WeightsMissing(f"{path} is not the backbone LPIPS expects: no fitting {source}")
-        renamed[key] = state[source]
-    network.load_state_dict(renamed)
