@@ -43,8 +43,11 @@ class Portraits(Sequence[Portrait]):
     def __getitem__(self, index: slice) -> Portraits: ...
 
     def __getitem__(self, index: int | slice) -> Portrait | Portraits:
+        import pyarrow as pa
+
         if isinstance(index, slice):
-            return Portraits(self._table.take(range(*index.indices(len(self)))), self._generations)
+            positions = pa.array(range(*index.indices(len(self))), pa.int64())
+            return Portraits(self._table.take(positions), self._generations)
         position = range(len(self))[index]
         return self._portrait(self._table.slice(position, 1).to_pylist()[0])
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fc4d_ray.errors import ConfigError, InvalidAnnotation
+from fc4d_ray.pipeline.earlier_rows import inherit_columns, relevant_rows
 from fc4d_ray.pipeline.identification import (
     PORTION,
     SPREAD_FROM,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _ANNOTATIONS = ("face_box", "landmarks")
+_ADDRESS = OWN_PREFIX + "source_uri"
 _WINDOW = 65536
 
 
@@ -76,7 +78,8 @@ def collect_inputs(
     """Expand and identify every portrait.
 
     ``earlier``: rows of earlier runs, the newest first; unchanged sources take their ids from
-    there. ``cluster`` identifies where very many sources must be read.
+    there, and columns that the new run says nothing of (see ``earlier_rows``). ``cluster``
+    identifies where very many sources must be read.
     Raises ``ConfigError`` for arguments that cannot be portraits at all (a table without ``uri``,
     a folder without images). A portrait that cannot be read is a row with an error.
     """
@@ -85,11 +88,13 @@ def collect_inputs(
     tables = [_expand(argument) for argument in arguments]
     if not tables or not any(table.num_rows for table in tables):
         raise ConfigError("no portraits in " + (", ".join(arguments) or "the inputs"))
+    known = relevant_rows(earlier, (c for t in tables for c in t[_ADDRESS].chunks))
+    tables = [inherit_columns(table, known) for table in tables]
     try:
         table = pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
         raise ConfigError(f"the input tables' columns do not fit together: {error}") from error
-    return Inputs(_identified(table, KnownIdentities(earlier), cluster))
+    return Inputs(_identified(table, KnownIdentities(known), cluster))
 
 
 def identify_again(

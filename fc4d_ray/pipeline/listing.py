@@ -189,7 +189,5 @@ def _remote_fingerprints(folder: str, uris: list[str]) -> dict[str, str | None]:
     except Exception:
         # No fingerprint only means that the file is read; what is wrong with it shows then.
         return {}
-    listed = {
-        filesystem.unstrip_protocol(entry["name"]): remote_fingerprint(entry) for entry in entries
-    }
-    return {uri: listed.get(uri) for uri in uris}
+    listed = {entry["name"]: remote_fingerprint(entry) for entry in entries}
+    return {uri: listed.get(filesystem._strip_protocol(uri)) for uri in uris}

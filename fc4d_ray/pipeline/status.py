@@ -12,7 +12,6 @@ from fc4d_ray.pipeline.inputs import Inputs
 from fc4d_ray.store.filesystem import Storage
 from fc4d_ray.store.location import open_output
 from fc4d_ray.store.manifest import ManifestCommitter
-from fc4d_ray.store.plans import avatar_plan
 from fc4d_ray.store.records import FailureRecord, RecordBook
 from fc4d_ray.store.runs import RunBook, RunDocument, utc_now
 
@@ -119,8 +118,8 @@ def retry_failed(output: str, *, stage: str | None = None, error: str | None = N
     failed = find_backlog(storage, inputs, latest.plan_base).chosen("failed")
     book = RecordBook(storage)
 
-    def open_again(avatar_id: str) -> bool:
-        plan = avatar_plan(latest.plan_base, avatar_id)
+    def open_again(which: tuple[str, str]) -> bool:
+        avatar_id, plan = which
         if stage is not None or error is not None:
             name = book.standing(avatar_id).latest_record(plan) or ""
             failure = book.read(avatar_id, name)
@@ -134,6 +133,6 @@ def retry_failed(output: str, *, stage: str | None = None, error: str | None = N
     return sum(_side_by_side(open_again, failed))
 
 
-def _side_by_side(work: Any, items: list[str]) -> Iterator[bool]:
+def _side_by_side(work: Any, items: list[tuple[str, str]]) -> Iterator[bool]:
     with ThreadPoolExecutor(_PARALLEL_RETRIES) as pool:
         yield from pool.map(work, items)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fc4d_ray.pipeline.inputs import Inputs
-from fc4d_ray.store.plans import avatar_plans
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,11 +34,9 @@ def count_standings(inputs: Inputs, plan_base: str, manifest: pa.Table) -> Stand
 
     readable = inputs.own("avatar_id").is_valid()
     first = inputs.first_positions()
-    plans = avatar_plans(plan_base, inputs.own("avatar_id").take(first).to_pylist())
+    plans = inputs.plans(plan_base, first)
     ends = manifest.filter(pc.not_equal(manifest["status"], "duplicate"))
-    places = pc.index_in(
-        pa.array(plans, pa.string()), value_set=ends["plan_digest"].combine_chunks()
-    )
+    places = pc.index_in(plans, value_set=ends["plan_digest"].combine_chunks())
     found = ends.select(["status", "error_type", "avatar_uri"]).take(places.drop_null())
     succeeded = found.filter(pc.equal(found["status"], "succeeded"))
     failed = found.filter(pc.equal(found["status"], "failed"))

@@ -17,10 +17,11 @@ from fc4d_ray.store.manifest_rows import (
     InputTable,
     Overlay,
     append_user_columns,
-    gather_user_columns,
+    gather,
     place_rows,
     plans_of,
     unreadable_outcomes,
+    user_columns,
 )
 from fc4d_ray.store.manifest_schema import STAGES, manifest_schema
 from fc4d_ray.store.outcomes import OutcomeTable
@@ -134,11 +135,12 @@ class ManifestCommitter:
             count += unread.num_rows
             overlay.put(paths.index(run.inputs_path), inputs, found)
         rows = np.flatnonzero(overlay.outcome >= 0)
-        newest_last = list(dict.fromkeys(run.inputs_path for run in reversed(runs)))[::-1]
         identity = _identity(tables, overlay, rows)
         everything = pa.concat_tables(outcomes, promote_options="default")
         ends = everything.take(pa.array(overlay.outcome[rows]))
-        users = gather_user_columns([placed[path] for path in newest_last], rows, total)
+        sources = [each.table for each in tables]
+        names = list(dict.fromkeys(name for table in sources for name in user_columns(table)))
+        users = gather(sources, names, overlay.table[rows], overlay.position[rows])
         own = _own_columns(identity, ends, schema, self._storage)
         return append_user_columns(own, users)
 

@@ -1,9 +1,8 @@
 """The rows of a manifest: which portraits the runs named, with which of their tables' columns.
 
 A row is a portrait's address, counted where a table names it more than once. Runs lie over each
-other: the newest one that has brought a portrait to an end gives its outcome. A user's column
-comes from the newest run whose table has that column, so that a run over the bare files takes
-nothing away from what an earlier run over a table said about them.
+other: the newest one that has brought a portrait to an end gives its outcome and its table's
+columns.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+COLUMNS_DIGEST = OWN_PREFIX + "columns_digest"
 RENAMED_PREFIX = "input_"
 """A user's column that is named like one of ours is kept under this prefix."""
 
@@ -125,7 +125,13 @@ def plans_of(placed: InputTable, plan_base: str) -> pa.StringArray:
     """Plan digest of every row, null where there is no avatar id."""
     import pyarrow as pa
 
-    return pa.array(avatar_plans(plan_base, placed.own("avatar_id").to_pylist()), pa.string())
+    ids, digests = placed.own("avatar_id").to_pylist(), columns_digests(placed.table)
+    return pa.array(avatar_plans(plan_base, ids, digests), pa.string())
+
+
+def columns_digests(table: pa.Table) -> list[str | None] | None:
+    """Digests of the rows' own columns; None for a table of rows from before they counted."""
+    return table[COLUMNS_DIGEST].to_pylist() if COLUMNS_DIGEST in table.column_names else None
 
 
 def user_columns(table: pa.Table) -> list[str]:
@@ -133,26 +139,29 @@ def user_columns(table: pa.Table) -> list[str]:
     return [name for name in table.column_names if not name.startswith(OWN_PREFIX)]
 
 
-def gather_user_columns(tables: Sequence[InputTable], rows: np.ndarray, total: int) -> pa.Table:
-    """The users' columns of the manifest rows ``rows`` (of ``total`` numbered ones).
+def gather(
+    tables: Sequence[pa.Table], names: Sequence[str], which: np.ndarray, where: np.ndarray
+) -> pa.Table:
+    """Columns put together from several tables.
 
-    ``tables`` in the order of their newest run; of several with the same column the last counts.
+    Row i comes from row ``where[i]`` of table ``which[i]``; null where that is -1 or the table has
+    no such column.
     """
     import numpy as np
     import pyarrow as pa
 
-    names = dict.fromkeys(name for placed in tables for name in user_columns(placed.table))
     gathered: dict[str, Any] = {}
     for name in names:
-        having = [placed for placed in tables if name in placed.table.column_names]
-        place = np.full(total, -1, np.int64)
-        offset = 0
-        for placed in having:
-            place[placed.numbers] = offset + np.arange(len(placed.numbers))
-            offset += len(placed.numbers)
-        wanted = place[rows]
-        indices = pa.array(wanted, mask=wanted < 0)
-        gathered[name] = _joined([placed.table[name] for placed in having]).take(indices)
+        offsets = np.full(len(tables) + 1, -1, np.int64)  # the last one stands for table -1
+        columns, length = [], 0
+        for number, table in enumerate(tables):
+            if name in table.column_names:
+                offsets[number] = length
+                columns.append(table[name])
+                length += table.num_rows
+        start = offsets[which]
+        indices = pa.array(np.where(start < 0, -1, start + where), mask=start < 0)
+        gathered[name] = _joined(columns).take(indices)
     return pa.table(gathered)
 
 

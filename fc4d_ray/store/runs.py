@@ -69,10 +69,9 @@ class RunBook:
         return table_from_bytes(self.storage.read(path))
 
     def earlier_inputs(self) -> Iterator[pa.Table]:
-        """The different tables of rows stored so far, the newest run's first; our columns only."""
+        """The different tables of rows stored so far, the newest run's first."""
         for path in dict.fromkeys(run.inputs_path for run in reversed(self.all())):
-            table = self.read_inputs(path)
-            yield table.select([n for n in table.column_names if n.startswith(OWN_PREFIX)])
+            yield self.read_inputs(path)
 
     def start(self, document: RunDocument) -> None:
         """Record that a run begins."""
