@@ -84,7 +84,7 @@ def load_pipeline(config: ModelConfig, dtype: Any) -> tuple[Any, str]:
             f"image.model.base: {base} lacks unet/, and image.model.unet names none"
         )
     unet_path = base / "unet" if unet_path is None else unet_path
-    shared = {"use_safetensors": True, "local_files_only": True, "torch_dtype": dtype}
+    shared = {"use_safetensors": True, "local_files_only": True, "dtype": dtype}
     try:
         unet = diffusers.UNet2DConditionModel.from_pretrained(unet_path, **shared)
         extra = {} if kind == "sdxl" else {"safety_checker": None, "feature_extractor": None}
