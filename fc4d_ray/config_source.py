@@ -152,15 +152,15 @@ class ConfigSource:
 
 def profile_names() -> tuple[str, ...]:
     """Names of the configurations that come with the package."""
-    return tuple(sorted(path.stem for path in _profile_directory().glob("*.yaml")))
+    return tuple(sorted(path.stem for path in profile_directory().glob("*.yaml")))
 
 
 def profile_path(name: str) -> Path:
     """File of a configuration that comes with the package."""
-    return _profile_directory() / f"{name}.yaml"
+    return profile_directory() / f"{name}.yaml"
 
 
-def _profile_directory() -> Path:
+def profile_directory() -> Path:
     """``configs/``: inside an installed package, beside it in a checkout."""
     package = Path(__file__).resolve().parent
     inside = package / "configs"

@@ -34,6 +34,7 @@ PUBLISHED = [
     "expressions.mp4",
     "preview.png",
     "record.json",
+    "reference.png",
     "rig.npz",
     "sheet.png",
     "turntable.mp4",

@@ -10,6 +10,7 @@ from torch import Tensor
 from fc4d_ray.avatar.binding import FaceFrames, WorldSplats
 from fc4d_ray.avatar.gaussians import Gaussians
 from fc4d_ray.avatar.spherical_harmonics import degree_of, evaluate
+from fc4d_ray.avatar.stretch import largest_stretch
 from fc4d_ray.cameras import Camera
 from fc4d_ray.rendering import rasterization
 
@@ -76,6 +77,26 @@ def render_splats(splats: WorldSplats, camera: Camera, background: Tensor) -> Sp
 
 
 @torch.no_grad()
+def render_depth(splats: WorldSplats, camera: Camera) -> Tensor:
+    """Expected z-depth (H, W) in metres, 0 where less than half of a pixel is covered."""
+    means = splats.means
+    depth, alpha, _ = rasterization(
+        means,
+        splats.quats,
+        splats.scales,
+        splats.opacities,
+        means.new_zeros(len(means), 1),
+        torch.from_numpy(camera.world_to_camera)[None].to(means),
+        torch.from_numpy(camera.K)[None].to(means),
+        camera.width,
+        camera.height,
+        packed=False,
+        render_mode="ED",
+    )
+    return torch.where(alpha[0, ..., 0] > 0.5, depth[0, ..., 0], 0)
+
+
+@torch.no_grad()
 def rows_in_view(gaussians: Gaussians, frames: FaceFrames, camera: Camera) -> Tensor:
     """Indices (n,) of splats that may touch the camera's image; never leaves one out that does.
 
@@ -93,7 +114,10 @@ def rows_in_view(gaussians: Gaussians, frames: FaceFrames, camera: Camera) -> Te
     outside = torch.maximum(-pixels, pixels - limit).amax(1)
     # A point r away from the centre projects at most f r sqrt(1 + slope^2) / (z - r) from it.
     stretch = focal.max() * torch.sqrt(1 + slopes.square().sum(1))
-    per_face = torch.stack([frames.scale.detach(), depth, stretch, outside], 1)
+    reach = frames.scale.detach()
+    if frames.stretch is not None:
+        reach = reach * largest_stretch(frames.stretch.detach())
+    per_face = torch.stack([reach, depth, stretch, outside], 1)
     scale, depth, stretch, outside = per_face[gaussians.binding].unbind(1)
     distance = torch.linalg.vector_norm(gaussians.positions, dim=1) * scale
     deviation = gaussians.log_scales.amax(1).exp() * scale

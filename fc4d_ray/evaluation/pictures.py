@@ -22,17 +22,18 @@ _ERROR_FLOOR = 1e-10
 def picture_figures(
     picture: NDArray[np.floating], truth: NDArray[np.floating], mask: NDArray[np.bool_]
 ) -> dict[str, float]:
-    """``psnr`` in dB, ``ssim``, ``sharpness`` and ``detail_agreement`` of a picture.
+    """``psnr`` in dB, ``ssim``, ``detail_error``, ``detail_agreement`` and ``sharpness``.
 
-    A silhouette against an empty background would outweigh all detail, so for the latter two the
+    A silhouette against an empty background would outweigh all detail, so for the latter three the
     mask loses a rim as wide as the blur reaches. Raises ``ValueError`` where nothing is left.
     """
     inside = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=RIM_PX) > 0
     return {
         "psnr": round(masked_psnr(picture, truth, mask), DIGITS),
         "ssim": round(masked_ssim(picture, truth, mask), DIGITS),
-        "sharpness": round(sharpness(picture, truth, inside), DIGITS),
+        "detail_error": round(detail_error(picture, truth, inside), DIGITS),
         "detail_agreement": round(detail_agreement(picture, truth, inside), DIGITS),
+        "sharpness": round(sharpness(picture, truth, inside), DIGITS),
     }
 
 
@@ -59,6 +60,20 @@ def masked_ssim(
         gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True,
     )  # fmt: skip
     return float(similarity[_checked(mask)].mean())
+
+
+def detail_error(
+    picture: NDArray[np.floating], truth: NDArray[np.floating], mask: NDArray[np.bool_]
+) -> float:
+    """Error of the picture's detail over the amplitude of the truth's: sharpness that counts.
+
+    0 where all detail is as it should be, 1 where the picture is blurred to nothing (or its detail
+    is worth no more than that), above 1 where a blurred picture would be nearer the truth. Unlike
+    the amplitude that ``sharpness`` gives, noise cannot pass for detail.
+    """
+    mine, true = _detail(picture, mask), _detail(truth, mask)
+    error = np.square(mine - true).mean()
+    return float(np.sqrt(error / max(np.square(true).mean(), _ERROR_FLOOR)))
 
 
 def sharpness(

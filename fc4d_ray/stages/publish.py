@@ -78,7 +78,7 @@ class PublishStage:
 
     name = "publish"
     requires: tuple[str, ...] = ("ingest", "shape", "train")
-    version = "1"
+    version = "2"
 
     def weights_digest(self, config: PublishConfig) -> str:
         """Digest of the models that measure identity."""
@@ -104,6 +104,7 @@ class PublishStage:
         figures["silhouette_iou"] = _silhouette_iou(avatar, reference, portrait)
         figures["tracking_error"] = context.facts.get("track", {}).get("tracking_error")
         write_png(output / "preview.png", stills.at(0, 0))
+        write_png(output / "reference.png", np.dstack([portrait.portrait, portrait.matte]))
 
         context.progress(0.3, "drawing the sheet")
         sheet = _sheet(stills, portrait, describe(figures))

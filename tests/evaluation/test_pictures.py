@@ -6,6 +6,7 @@ import pytest
 
 from fc4d_ray.evaluation.pictures import (
     detail_agreement,
+    detail_error,
     masked_psnr,
     masked_ssim,
     picture_figures,
@@ -70,8 +71,17 @@ def test_agreement_tells_detail_from_noise(truth: np.ndarray, mask: np.ndarray) 
     assert 0.2 < detail_agreement(truth + noise, truth, mask) < 0.9
 
 
+def test_neither_blur_nor_noise_passes_for_detail(truth: np.ndarray, mask: np.ndarray) -> None:
+    noise = np.random.default_rng(1).normal(0, 0.2, truth.shape)
+    slightly, fully = (cv2.GaussianBlur(truth, (0, 0), sigma) for sigma in (0.7, 20))
+    assert detail_error(truth + 0.2, truth, mask) == pytest.approx(0, abs=1e-6)
+    assert detail_error(truth * 0.5, truth, mask) == pytest.approx(0.5, abs=1e-6)
+    assert detail_error(fully, truth, mask) == pytest.approx(1, abs=0.02)
+    assert 0 < detail_error(slightly, truth, mask) < detail_error(slightly + noise, truth, mask)
+
+
 def test_an_empty_mask_is_refused(truth: np.ndarray, mask: np.ndarray) -> None:
-    for measure in (masked_psnr, masked_ssim, sharpness, detail_agreement):
+    for measure in (masked_psnr, masked_ssim, sharpness, detail_agreement, detail_error):
         with pytest.raises(ValueError, match="empty"):
             measure(truth, truth, np.zeros_like(mask))
 

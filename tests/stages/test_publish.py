@@ -101,7 +101,7 @@ def test_everything_people_use_is_written(context: StageContext) -> None:
     figures = PublishStage().process(context)
     out = context.output
     assert {p.name for p in out.iterdir()} == {
-        "avatar.ply", "rig.npz", "preview.png", "turntable.mp4", "expressions.mp4", "sheet.png",
+        "avatar.ply", "rig.npz", "preview.png", "reference.png", "turntable.mp4", "expressions.mp4", "sheet.png",
         "record.json",
     }  # fmt: skip
     assert said == sorted(said) and len(said) >= 4

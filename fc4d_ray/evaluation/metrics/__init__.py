@@ -1,0 +1,1 @@
+"""Metrics as pure functions of arrays: embeddings in, figures out; no files, no models."""
