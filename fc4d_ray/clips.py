@@ -13,7 +13,9 @@ import os
 import struct
 import uuid
 import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -52,10 +54,13 @@ def write_clip(
     *,
     quality: int = 92,
     codec: ClipCodec = "jpeg",
+    encoders: int = 1,
 ) -> int:
     """Write (H, W, 4) uint8 RGBA frames, straight alpha; returns how many there were.
 
-    ``quality`` (1-100) is JPEG's; colours under alpha 0 are not kept by ``jpeg``. The file appears
+    ``quality`` (1-100) is JPEG's; colours under alpha 0 are not kept by ``jpeg``. With several
+    ``encoders`` frames are compressed by as many threads while the next ones are made; the bytes
+    are the same, and twice as many frames are held at most. The file appears
     under its name only when complete. Raises ``ValueError`` on frames of unequal size or none, and
     ``StoreError`` where the file cannot be written.
     """
@@ -63,19 +68,44 @@ def write_clip(
         raise ValueError(f"codec must be one of {_CODECS}, got {codec!r}")
     if not 1 <= quality <= 100:
         raise ValueError(f"quality must be within 1..100, got {quality}")
-    payloads: list[tuple[bytes, bytes]] = []
-    size: tuple[int, int] | None = None
-    for frame in frames:
+    if encoders < 1:
+        raise ValueError(f"encoders must be at least 1, got {encoders}")
+    size: list[tuple[int, int]] = []
+    payloads = list(_encode_all(_checked(frames, size), codec, quality, encoders))
+    if not payloads:
+        raise ValueError(f"no frames for {path}")
+    _write_atomically(path, _assemble(payloads, size[0], float(fps), codec))
+    return len(payloads)
+
+
+def _checked(
+    frames: Iterable[NDArray[np.uint8]], size: list[tuple[int, int]]
+) -> Iterator[NDArray[np.uint8]]:
+    """The frames, all of one size, which is left in ``size``."""
+    for number, frame in enumerate(frames):
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 4:
             raise ValueError(f"clip frames are (H, W, 4) uint8, got {frame.shape} {frame.dtype}")
-        if size is not None and frame.shape[:2] != size:
-            raise ValueError(f"frame {len(payloads)} is {frame.shape[:2]}, the first was {size}")
-        size = frame.shape[:2]
-        payloads.append(_encode(frame, codec, quality))
-    if size is None:
-        raise ValueError(f"no frames for {path}")
-    _write_atomically(path, _assemble(payloads, size, float(fps), codec))
-    return len(payloads)
+        if not size:
+            size.append(frame.shape[:2])
+        if frame.shape[:2] != size[0]:
+            raise ValueError(f"frame {number} is {frame.shape[:2]}, the first was {size[0]}")
+        yield frame
+
+
+def _encode_all(
+    frames: Iterator[NDArray[np.uint8]], codec: ClipCodec, quality: int, encoders: int
+) -> Iterator[tuple[bytes, bytes]]:
+    if encoders == 1:
+        yield from (_encode(frame, codec, quality) for frame in frames)
+        return
+    with ThreadPoolExecutor(encoders) as pool:
+        pending: deque[Future[tuple[bytes, bytes]]] = deque()
+        for frame in frames:
+            if len(pending) >= 2 * encoders:
+                yield pending.popleft().result()
+            pending.append(pool.submit(_encode, frame, codec, quality))
+        while pending:
+            yield pending.popleft().result()
 
 
 class ClipReader:

@@ -40,9 +40,9 @@ def embed_landmarks(
     """
     from fc4d_ray.rendering.mesh import rasterize_mesh
 
-    camera = _frontal_camera(vertices)
+    camera = frontal_camera()
     fragments = rasterize_mesh(vertices, faces, camera)
-    marks = _detect(_shade(vertices, faces, region, camera, fragments))
+    marks = _detect(shaded(vertices, faces, template_albedo(vertices, region), camera))
     # The detector is not symmetric; the head is.
     mirrored = marks[list(MIRRORED_LANDMARK)]
     marks = 0.5 * (marks + np.stack([_SIZE - mirrored[:, 0], mirrored[:, 1]], 1))
@@ -67,22 +67,19 @@ def embed_landmarks(
     return landmark_faces, barycentric
 
 
-def _frontal_camera(vertices: NDArray) -> Camera:
-    """A telephoto view of the face, 0.3 m across."""
+def frontal_camera() -> Camera:
+    """A telephoto view of the face, 0.32 m across."""
     target = np.array([0.0, -0.02, 0.0])
     focal = 4.0 * _SIZE / 0.32
     K = np.array([[focal, 0, _SIZE / 2], [0, focal, _SIZE / 2], [0, 0, 1]], np.float64)
     return Camera(K, look_at(target + np.array([0.0, 0.0, 4.0]), target), _SIZE, _SIZE)
 
 
-def _shade(vertices, faces, region, camera, fragments) -> NDArray[np.uint8]:
-    from fc4d_ray.rendering.mesh import interpolate, vertex_normals
-
+def template_albedo(
+    vertices: NDArray[np.floating], region: NDArray[np.uint8]
+) -> NDArray[np.float32]:
+    """Plain colours (V, 3) of a neutral head: skin, white eyes with irises, dark brows."""
     points = torch.as_tensor(np.asarray(vertices, np.float32))
-    index = torch.as_tensor(np.asarray(faces)).long()
-    normals = vertex_normals(points, index)
-    light = torch.nn.functional.normalize(torch.tensor([0.15, 0.35, 1.0]), dim=0)
-    shade = (normals @ light).clamp(0, 1) * 0.75 + 0.2
     albedo = torch.tensor([0.85, 0.66, 0.56]).repeat(len(points), 1)
     eye = torch.as_tensor(region == Region.EYE)
     albedo[eye] = torch.tensor([0.9, 0.9, 0.9])
@@ -96,7 +93,25 @@ def _shade(vertices, faces, region, camera, fragments) -> NDArray[np.uint8]:
         arch = 0.021 - 9.0 * dx.square()
         brow = ~eye & side & (dx.abs() < 0.022) & ((dy - arch).abs() < 0.0045)
         albedo[brow & (points[:, 2] > 0)] = torch.tensor([0.25, 0.17, 0.12])
-    colour = interpolate(albedo * shade[:, None], index, fragments).numpy()
+    return albedo.numpy()
+
+
+def shaded(
+    vertices: NDArray[np.floating],
+    faces: NDArray[np.integer],
+    albedo: NDArray[np.floating],
+    camera: Camera,
+) -> NDArray[np.uint8]:
+    """(H, W, 3) picture of a plainly lit mesh before grey."""
+    from fc4d_ray.rendering.mesh import interpolate, rasterize_mesh, vertex_normals
+
+    fragments = rasterize_mesh(vertices, faces, camera)
+    points = torch.as_tensor(np.asarray(vertices, np.float32))
+    index = torch.as_tensor(np.asarray(faces)).long()
+    light = torch.nn.functional.normalize(torch.tensor([0.15, 0.35, 1.0]), dim=0)
+    shade = (vertex_normals(points, index) @ light).clamp(0, 1) * 0.75 + 0.2
+    lit = torch.as_tensor(albedo).float() * shade[:, None]
+    colour = interpolate(lit, index, fragments).numpy()
     image = np.where((fragments.face >= 0)[..., None], colour, 0.35)
     return (image.clip(0, 1) * 255).astype(np.uint8)
 

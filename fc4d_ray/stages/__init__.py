@@ -79,7 +79,11 @@ REGISTRY: tuple[StageEntry, ...] = (
             "actions": StageVariant(
                 "fc4d_ray.stages.video:VideoStage",
                 "fc4d_ray.priors.video.actions:ActionsVideoConfig",
-            )
+            ),
+            "liveportrait": StageVariant(
+                "fc4d_ray.stages.liveportrait_video:LivePortraitVideoStage",
+                "fc4d_ray.priors.video.liveportrait.config:LivePortraitVideoConfig",
+            ),
         },
     ),
     StageEntry(

@@ -96,17 +96,16 @@ def driven_keypoints(
     clip: KeypointMotion,
     config: MotionConfig,
     networks: LivePortraitNetworks,
-    neutral_expression: Tensor | None = None,  # [K, 3]
 ) -> Tensor:
     """Keypoints (V, T, K, 3) of every source at every frame, in single precision.
 
-    ``neutral_expression`` is what relative expression is counted from; by default the clip's
-    first frame, which is meant to be neutral.
+    The clip's first frame is its reference: pose, scale and, unless the clip names another neutral
+    face, expression are counted from it.
 
     Raises:
         ConfigError: retargeting or lip normalisation without the ratios it needs.
     """
-    driven = _moved(source, clip, config, neutral_expression)
+    driven = _moved(source, clip, config)
     if config.retargets:
         if config.relative:
             driven = source.keypoints[:, None].expand_as(driven)
@@ -121,9 +120,7 @@ def driven_keypoints(
     return still + (driven - still) * config.multiplier
 
 
-def _moved(
-    source: SourceFaces, clip: KeypointMotion, config: MotionConfig, neutral: Tensor | None
-) -> Tensor:
+def _moved(source: SourceFaces, clip: KeypointMotion, config: MotionConfig) -> Tensor:
     """Keypoints (V, T, K, 3) before retargeting and stitching."""
     own = source.motion
     like = source.keypoints
@@ -131,6 +128,7 @@ def _moved(
         torch.as_tensor(value).to(like)
         for value in (clip.rotation, clip.expression, clip.translation, clip.scale)
     )
+    neutral = expression[0] if clip.neutral is None else torch.as_tensor(clip.neutral).to(like)
     n_frames = len(expression)
     moves_pose = config.region in ("all", "pose")
     new_rotation = source.rotation[:, None].expand(-1, n_frames, 3, 3)
@@ -153,16 +151,14 @@ def _moved(
     )
 
 
-def _expression(
-    own: Tensor, driver: Tensor, config: MotionConfig, neutral: Tensor | None
-) -> Tensor:
+def _expression(own: Tensor, driver: Tensor, config: MotionConfig, neutral: Tensor) -> Tensor:
     """Expression (V, T, K, 3) of sources (V, K, 3) under a driver (T, K, 3)."""
     own = own[:, None].expand(-1, len(driver), -1, -1)
     if config.region == "pose":
         return own
     wanted = driver.expand_as(own)
     if config.relative:
-        wanted = own + (driver - (driver[0] if neutral is None else neutral.to(driver)))
+        wanted = own + (driver - neutral)
     return torch.where(_driven_axes(config, own), wanted, own)
 
 

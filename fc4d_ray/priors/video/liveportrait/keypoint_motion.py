@@ -44,6 +44,8 @@ class KeypointMotion:
     """(T, 2) openness of the left and the right eye, where known."""
     lips: NDArray[np.float32] | None = None
     """(T, 1) openness of the lips, where known."""
+    neutral: NDArray[np.float32] | None = None
+    """(K, 3) expression that relative motion counts from; None takes the first frame's."""
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.fps) or self.fps <= 0:
@@ -59,10 +61,11 @@ class KeypointMotion:
             "scale": (n, 1),
             "eyes": (n, 2),
             "lips": (n, 1),
+            "neutral": (n_keypoints, 3),
         }
         for field, shape in expected.items():
             value = getattr(self, field)
-            if value is None and field in ("eyes", "lips"):
+            if value is None and field in ("eyes", "lips", "neutral"):
                 continue
             if value.shape != shape or n_keypoints == 0:
                 raise ConfigError(
@@ -89,7 +92,7 @@ class KeypointMotion:
             **{
                 field: value[frames]
                 for field, value in vars(self).items()
-                if isinstance(value, np.ndarray)
+                if isinstance(value, np.ndarray) and field != "neutral"
             },
         )
 

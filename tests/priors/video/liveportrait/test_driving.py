@@ -98,10 +98,9 @@ def test_a_single_driving_picture_needs_a_neutral_face(
     small_networks: LivePortraitNetworks,
 ) -> None:
     v = vectors("small")
-    neutral = torch.from_numpy(v["lip_array"][0]) * (region != "eyes")
-    driven = driven_keypoints(
-        sources, clip.chosen(np.array([3])), replace(PLAIN, region=region), small_networks, neutral
-    )
+    neutral = v["lip_array"][0] * np.float32(region != "eyes")
+    picture = replace(clip.chosen(np.array([3])), neutral=neutral)
+    driven = driven_keypoints(sources, picture, replace(PLAIN, region=region), small_networks)
     np.testing.assert_allclose(driven, v[f"xd_img_rel_{region}"], rtol=0, atol=5e-6)
 
 
