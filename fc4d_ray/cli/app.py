@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fc4d_ray.cli import assets, manifest, rendering, runs
+from fc4d_ray.cli import assets, gc, manifest, rendering, runs
 from fc4d_ray.cli.console import configure_logging, say
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ app.command("run")(runs.run)
 app.command("demo")(runs.demo)
 app.command("status")(runs.status)
 app.command("retry")(runs.retry)
+app.command("gc")(gc.gc)
 app.command("render")(rendering.render)
 app.command("doctor")(assets.doctor)
 app.add_typer(manifest.app, name="manifest")

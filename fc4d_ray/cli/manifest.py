@@ -27,6 +27,6 @@ def rebuild(
         from fc4d_ray.store.manifest import ManifestCommitter
 
         storage = open_output(out)
-        table = ManifestCommitter(storage).finish()
+        table = ManifestCommitter(storage).rebuild()
         write_report(storage, table)
         say(f"{table.num_rows} rows in {storage.uri_of('manifest')}")

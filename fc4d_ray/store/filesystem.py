@@ -179,6 +179,11 @@ class Storage:
         paths = (entry.rstrip("/") for entry in entries)
         return sorted(path.rsplit("/", 1)[-1] for path in paths if path != own)
 
+    def tree_size(self, relative: str) -> int:
+        """Bytes of all files below a folder."""
+        with storage_errors("look up", self.uri_of(relative)):
+            return int(self.filesystem.du(self.path(relative), total=True))
+
     def names_by_folder(self, relative: str) -> Iterator[tuple[str, list[str]]]:
         """(folder, names of the files in it) of every folder directly below ``relative``.
 
