@@ -102,8 +102,7 @@ class DiffusionBackbone:
         """
         count = len(latents)
         if guidance != 1.0:
-            nothing = self._embedded(self._negative)
-            condition = _stacked([nothing] * count + [condition])
+            condition = _stacked([self._unconditional()] * count + [condition])
             latents = latents.repeat(2, 1, 1, 1)
             exchange = None if exchange is None else exchange.doubled(count)
         if exchange is not None:
@@ -131,6 +130,14 @@ class DiffusionBackbone:
         ids = torch.tensor([height, width, 0, 0, height, width], dtype=self.dtype)
         ids = ids.to(self.device).expand(len(condition.pooled), -1)
         return {"text_embeds": condition.pooled, "time_ids": ids}
+
+    def _unconditional(self) -> TextCondition:
+        """What guidance leads away from; SDXL was trained with zeros for no text at all."""
+        embedded = self._embedded(self._negative)
+        if self._negative or not self._pipeline.config.get("force_zeros_for_empty_prompt", False):
+            return embedded
+        pooled = None if embedded.pooled is None else torch.zeros_like(embedded.pooled)
+        return TextCondition(torch.zeros_like(embedded.text), pooled)
 
     @torch.no_grad()
     def _embedded(self, prompt: str) -> TextCondition:

@@ -20,6 +20,11 @@ _FORCED = {
     "set_alpha_to_one": False,
     "timestep_spacing": "leading",
 }
+_TAKEN = (
+    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas",
+    "steps_offset", "prediction_type",
+)  # fmt: skip
+"""What of a checkpoint's settings describes its noise; the rest is its own sampler's business."""
 _PREDICTIONS = ("epsilon", "v_prediction")
 
 
@@ -74,20 +79,22 @@ def match_schedules(scheduler_config: Any, steps: int) -> MatchedSchedule:
     """
     from diffusers import DDIMInverseScheduler, DDIMScheduler
 
-    forward = DDIMScheduler.from_config(scheduler_config, **_FORCED)
-    prediction = forward.config.prediction_type
+    for name in ("rescale_betas_zero_snr", "thresholding"):
+        if scheduler_config.get(name):
+            raise ConfigError(
+                f"image.model.base: its scheduler has {name} set; DDIM cannot invert it"
+            )
+    taken = {name: scheduler_config[name] for name in _TAKEN if name in scheduler_config} | _FORCED
+    prediction = taken.get("prediction_type", "epsilon")
     if prediction not in _PREDICTIONS:
         raise ConfigError(
-            f"image.base predicts {prediction!r}; only {', '.join(_PREDICTIONS)} can be inverted"
+            f"image.model.base predicts {prediction!r}; what can be inverted are "
+            f"{', '.join(_PREDICTIONS)}"
         )
-    if forward.config.rescale_betas_zero_snr or forward.config.thresholding:
-        raise ConfigError(
-            "image.base asks for zero terminal SNR or thresholding, which DDIM cannot invert"
-        )
+    forward, inverse = DDIMScheduler(**taken), DDIMInverseScheduler(**taken)
     available = forward.config.num_train_timesteps
     if not 1 <= steps <= available:
         raise ConfigError(f"image.steps must lie in 1…{available}, found {steps}")
-    inverse = DDIMInverseScheduler.from_config(forward.config)
     forward.set_timesteps(steps)
     inverse.set_timesteps(steps)
     rising = tuple(int(t) for t in inverse.timesteps)

@@ -146,7 +146,7 @@ def test_settings_that_are_wrong_for_latents_are_overruled() -> None:
     ("settings", "steps", "message"),
     [
         ({"prediction_type": "sample"}, 10, "predicts 'sample'"),
-        ({"rescale_betas_zero_snr": True}, 10, "zero terminal SNR"),
+        ({"rescale_betas_zero_snr": True}, 10, "rescale_betas_zero_snr set; DDIM cannot invert it"),
         ({}, 1001, "image.steps must lie in 1…1000"),
     ],
 )
