@@ -24,6 +24,8 @@ _QUALITY_LABELS = {
     "tracking_error": "tracking",
 }
 _VIDEOS = ("turntable.mp4", "expressions.mp4")
+CARDS_AT_MOST = 2000
+"""Portraits on the page; a browser shows no million of them."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,12 @@ def render_report(storage: Storage, table: pa.Table) -> str:
         lstrip_blocks=True,
     )
     environment.filters["duration"] = format_duration
-    cards = [_card(row, storage) for row in table.to_pylist()]
+    chosen = _chosen(table)
     return environment.get_template(TEMPLATE.name).render(
-        cards=cards,
-        summary=_summary(cards),
-        stage_means=_stage_means(cards),
+        cards=[_card(row, storage) for row in chosen.to_pylist()],
+        left_out=table.num_rows - chosen.num_rows,
+        summary=_summary(table),
+        stage_means=_stage_means(table),
         videos=_VIDEOS,
     )
 
@@ -107,27 +110,57 @@ def _relative(uri: str | None, storage: Storage) -> str | None:
     return uri.removeprefix(root) if uri else None
 
 
-def _summary(cards: list[Card]) -> dict[str, Any]:
-    statuses = [card.status for card in cards]
-    reasons: dict[str, int] = {}
-    for card in cards:
-        if card.status == "failed":
-            reasons[card.row["error_type"]] = reasons.get(card.row["error_type"], 0) + 1
-    totals = [c.row["seconds_total"] for c in cards if c.status == "succeeded"]
+def _chosen(table: pa.Table) -> pa.Table:
+    """The rows that get a card: all, or of very many the failures first, in the table's order."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if table.num_rows <= CARDS_AT_MOST:
+        return table
+    failed = pc.equal(table["status"], "failed").to_numpy()
+    shown = np.concatenate([np.flatnonzero(failed)[: CARDS_AT_MOST // 2], np.flatnonzero(~failed)])
+    return table.take(pa.array(np.sort(shown[:CARDS_AT_MOST])))
+
+
+def _summary(table: pa.Table) -> dict[str, Any]:
+    import pyarrow.compute as pc
+
+    counts = {each["values"]: each["counts"] for each in table["status"].value_counts().to_pylist()}
+    failed = table.filter(pc.equal(table["status"], "failed"))
+    reasons = [
+        (str(each["values"]), each["counts"])
+        for each in failed["error_type"].value_counts().to_pylist()
+    ]
+    warned = pc.greater(pc.list_value_length(table["warnings"]), 0)
     return {
-        "rows": len(cards),
-        "counts": {name: statuses.count(name) for name in ("succeeded", "failed", "duplicate")},
-        "reasons": sorted(reasons.items(), key=lambda item: -item[1]),
-        "mean_seconds": sum(totals) / len(totals) if totals else None,
-        "warnings": sum(1 for card in cards if card.row["warnings"]),
+        "rows": table.num_rows,
+        "counts": {name: counts.get(name, 0) for name in ("succeeded", "failed", "duplicate")},
+        "reasons": sorted(reasons, key=lambda reason: -reason[1]),
+        "mean_seconds": _mean(_succeeded(table)["seconds_total"]),
+        "warnings": pc.sum(warned).as_py() or 0,
     }
 
 
-def _stage_means(cards: list[Card]) -> list[tuple[str, float]]:
+def _stage_means(table: pa.Table) -> list[tuple[str, float]]:
     """Mean seconds per stage over finished avatars, in pipeline order."""
-    sums: dict[str, list[float]] = {}
-    for card in cards:
-        if card.status == "succeeded":
-            for name, seconds, _ in card.stages:
-                sums.setdefault(name, []).append(seconds)
-    return [(name, sum(values) / len(values)) for name, values in sums.items()]
+    finished = _succeeded(table)
+    means = ((name.removeprefix("seconds_"), _mean(finished[name])) for name in _stages(table))
+    return [(name, mean) for name, mean in means if mean is not None]
+
+
+def _stages(table: pa.Table) -> list[str]:
+    columns = table.column_names
+    return [name for name in columns if name.startswith("seconds_") and name != "seconds_total"]
+
+
+def _succeeded(table: pa.Table) -> pa.Table:
+    import pyarrow.compute as pc
+
+    return table.filter(pc.equal(table["status"], "succeeded"))
+
+
+def _mean(column: pa.ChunkedArray) -> float | None:
+    import pyarrow.compute as pc
+
+    return pc.mean(column).as_py()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from fc4d_ray.pipeline.report import format_duration, render_report
+from fc4d_ray.pipeline.report import CARDS_AT_MOST, format_duration, render_report
 from fc4d_ray.store.filesystem import Storage
 from fc4d_ray.store.manifest_schema import manifest_schema
 
@@ -72,6 +72,19 @@ def test_what_a_file_name_or_message_holds_is_only_text(tmp_path: Path) -> None:
 )
 def test_durations(seconds: float | None, text: str) -> None:
     assert format_duration(seconds) == text
+
+
+def test_a_page_of_very_many_shows_failures_and_counts_all(tmp_path: Path) -> None:
+    rows = [
+        {"source_uri": f"/{n}.png", "status": "succeeded", "seconds_total": 2.0, "warnings": ["w"]}
+        for n in range(5000)
+    ]
+    failure = {"source_uri": "/z.png", "status": "failed", "error_type": "NoFaceFound"}
+    table = pa.Table.from_pylist([*rows, failure], manifest_schema())
+    text = render_report(Storage(str(tmp_path)), table)
+    assert text.count("<article") == CARDS_AT_MOST
+    assert "z.png" in text and "<b>2000</b> of 5001" in text
+    assert "<b>5001</b>" in text and "<b>5000</b><span>with warnings" in text
 
 
 def test_a_thousand_cards_stay_cheap(tmp_path: Path) -> None:
