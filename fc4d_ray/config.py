@@ -22,6 +22,49 @@ from fc4d_ray.store.digests import digest_json
 
 
 @dataclass(frozen=True)
+class StageResources:
+    """What one stage needs of a machine, and how long it takes; shapes no result."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    gpus: float | None = None
+    """Share of one GPU; None takes it from gpu_memory_gib, 0 without that."""
+    gpu_memory_gib: float = 0.0
+    """GPU memory at its peak; no GPU that is smaller is used for the stage."""
+    cpus: float | None = None
+    """CPUs set aside for each worker; None takes run.threads or 1, and 0 beside a GPU."""
+    memory_gib: float = 0.0
+    """Main memory at its peak, set aside for each worker."""
+    seconds: float | None = None
+    """Expected time per portrait, until a run has measured it; for the planner."""
+    deadline_minutes: float | None = None
+    """Longest time on one portrait; None takes run.deadline_minutes."""
+
+    def check(self, option: str) -> None:
+        """Raise ``ConfigError`` for impossible values; ``option`` is the section's name."""
+
+        def require(condition: bool, name: str, rule: str) -> None:
+            if not condition:
+                raise ConfigError(f"{option}.{name} must be {rule}, found {getattr(self, name)!r}")
+
+        require(self.gpus is None or 0 <= self.gpus <= 1, "gpus", "a share of one GPU, in 0..1")
+        require(self.gpu_memory_gib >= 0, "gpu_memory_gib", "0 or more")
+        require(self.cpus is None or self.cpus >= 0, "cpus", "0 or more")
+        require(self.memory_gib >= 0, "memory_gib", "0 or more")
+        require(self.seconds is None or self.seconds > 0, "seconds", "positive")
+        minutes = self.deadline_minutes
+        require(minutes is None or minutes > 0, "deadline_minutes", "positive")
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether the stage asks for a share of a GPU."""
+        return self.gpus > 0 if self.gpus is not None else self.gpu_memory_gib > 0
+
+
+_NO_NEEDS = StageResources()
+
+
+@dataclass(frozen=True)
 class RunSettings:
     """How the work is spread; nothing here but ``seed`` changes the results' bytes on purpose."""
 
@@ -39,16 +82,20 @@ class RunSettings:
     """Threads per worker; 0 shares the cores among the workers."""
     worker_memory_gib: float = 4.0
     """Memory set aside per worker when their number is chosen."""
-    gpus_per_front_worker: float = 0.0
-    """Share of a GPU for each front worker."""
-    gpus_per_training: float = 0.0
-    """Share of a GPU for each training."""
+    stages: Mapping[str, StageResources] = field(default_factory=dict)
+    """What each stage needs, by its name: GPU share and memory, time, deadline."""
     front_groups: tuple[tuple[str, ...], ...] = ()
-    """Front stages that share a worker, in order; empty puts all of them into one group."""
+    """Front stages that share a worker, in order; empty gives every stage with a GPU share a worker
+    of its own and lets the CPU stages between them share one."""
+    front_portraits: int = 512
+    """Portraits handed to the front stages at a time."""
+    wait_for_machines_minutes: float = 0.0
+    """How long to wait for a cluster's machines where a stage has no place on those that are there;
+    for clusters that grow on demand."""
     training_reserve: int = 1
     """Trainings handed to Ray beyond those that can run now, so that no slot waits."""
     deadline_minutes: float = 360.0
-    """A training whose stage takes longer is cancelled, and its portrait fails."""
+    """A portrait on which a stage takes longer fails; stages.<name>.deadline_minutes overrides."""
     progress_interval_s: float = 10.0
     """Seconds between updates of the progress document and the provisional manifest."""
 
@@ -60,11 +107,22 @@ class RunSettings:
         require(self.workers >= 0, "workers", "0 or more")
         require(self.threads >= 0, "threads", "0 or more")
         require(self.worker_memory_gib > 0, "worker_memory_gib", "positive")
-        require(0 <= self.gpus_per_front_worker <= 8, "gpus_per_front_worker", "in 0..8")
-        require(0 <= self.gpus_per_training <= 8, "gpus_per_training", "in 0..8")
+        require(self.front_portraits >= 1, "front_portraits", "1 or more")
         require(self.training_reserve >= 0, "training_reserve", "0 or more")
+        require(self.wait_for_machines_minutes >= 0, "wait_for_machines_minutes", "0 or more")
         require(self.deadline_minutes > 0, "deadline_minutes", "positive")
         require(self.progress_interval_s > 0, "progress_interval_s", "positive")
+        for name, stage in self.stages.items():
+            stage.check(f"run.stages.{name}")
+
+    def needs(self, stage: str) -> StageResources:
+        """What a stage needs; nothing in particular where the configuration says nothing."""
+        return self.stages.get(stage, _NO_NEEDS)
+
+    def deadline_s(self, stage: str) -> float:
+        """Longest time of a stage on one portrait."""
+        own = self.needs(stage).deadline_minutes
+        return 60 * (self.deadline_minutes if own is None else own)
 
 
 @dataclass(frozen=True)
@@ -191,8 +249,14 @@ def _resolve(source: ConfigSource) -> RunConfig:
             raise ConfigError(
                 f"{source.where((key,))}: there is no section {key!r}" + _did_you_mean(key, known)
             )
+    run = _validated(RunSettings, source.section("run"), ("run",), source)
+    names = tuple(entry.name for entry in registry)
+    for name in run.stages:
+        if name not in names:
+            place = source.where(("run", "stages", name))
+            raise ConfigError(f"{place}: there is no stage {name!r}" + _did_you_mean(name, names))
     return RunConfig(
-        run=_validated(RunSettings, source.section("run"), ("run",), source),
+        run=run,
         sections=tuple(_section(entry, source) for entry in registry),
         registry=str(registry_path),
         origin=source.origin,
@@ -269,6 +333,9 @@ def _field_names(config_class: type, location: Sequence[Any]) -> tuple[str, ...]
 
     current: Any = config_class
     for part in location:
+        if typing.get_origin(current) is Mapping:
+            current = typing.get_args(current)[1]
+            continue
         hints = typing.get_type_hints(current) if dataclasses.is_dataclass(current) else {}
         current = hints.get(part, current)
     if not dataclasses.is_dataclass(current):

@@ -7,6 +7,7 @@ import platform
 import threading
 from typing import TYPE_CHECKING
 
+from fc4d_ray.errors import DevicePoisoned, RunError
 from fc4d_ray.pipeline.resources import limit_threads, usable_cores
 from fc4d_ray.pipeline.worker import StageWorker
 from fc4d_ray.store.ledger import ProcessIdentity, Witness
@@ -31,13 +32,18 @@ def run_locally(session: RunSession) -> None:
         if session.stop.requested.is_set() and threading.current_thread() is main:
             raise _Stopped
 
-    worker = StageWorker(session.storage, session.plan, session.plan.names, witness, report)
+    names = session.plan.names
+    worker = StageWorker(session.storage, session.plan, names, witness, report, leave=None)
     try:
         for portrait in session.portraits:
             if session.stop.requested.is_set():
                 break
-            session.portrait_ended(worker.work(portrait))
+            outcome = worker.work(portrait)
+            session.overhead.add(outcome.own_cpu_s, 0.0)
+            session.portrait_ended(outcome)
     except _Stopped:
         pass
+    except DevicePoisoned as error:
+        raise RunError(f"this process must be replaced, run the command again: {error}") from error
     finally:
         worker.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,8 @@ class StagePlan:
     config_plain: Any
     """The section as plain values, for records."""
     section_digest: str
+    deadline_s: float = math.inf
+    """Longest time on one portrait; shapes no result."""
 
     @property
     def digest(self) -> str:
@@ -102,6 +105,7 @@ def make_plan(config: RunConfig) -> Plan:
                 config=section.config,
                 config_plain=section.to_plain(),
                 section_digest=section.digest,
+                deadline_s=config.run.deadline_s(entry.name),
             )
         )
     parts = [stage.part for stage in stages]

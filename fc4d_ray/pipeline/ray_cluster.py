@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import sys
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from fc4d_ray.config import RunSettings
-from fc4d_ray.errors import RunError
+from fc4d_ray.errors import ConfigError, RunError, StoreError
+from fc4d_ray.pipeline.capacity import Capacity, plan_capacity, share_cores, training_slots
+from fc4d_ray.pipeline.forecast import Forecast
+from fc4d_ray.pipeline.hardware import Hardware, Node
+from fc4d_ray.pipeline.needs import all_needs, front_groups, measured_seconds, stage_costs
 from fc4d_ray.pipeline.resources import (
     Allotment,
     allot,
@@ -18,6 +23,9 @@ from fc4d_ray.pipeline.resources import (
     thread_environment,
     usable_cores,
 )
+
+if TYPE_CHECKING:
+    from fc4d_ray.pipeline.run import RunSession
 
 _OBJECT_STORE_BYTES = 128 * 2**20
 """Rows hold addresses and facts, never pixels."""
@@ -29,32 +37,155 @@ LOCAL_CLUSTER_ENVIRONMENT = {
 }
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """The cluster a run works on."""
+_POLL_SECONDS = 5.0
 
-    allotment: Allotment
-    is_ours: bool
-    """Started for this run, and ended with it."""
+
+class Cluster:
+    """The cluster a run works on, and how it is used now."""
+
+    def __init__(self, session: RunSession, hardware: Hardware, threads: int) -> None:
+        self._session = session
+        self._costs = stage_costs(session.config, _measured(session))
+        self.threads = threads
+        self.hardware = hardware
+        self.capacity = self._plan(hardware)
+        self.slots = self._slots()
+
+    def look_again(self) -> bool:
+        """Take notice of nodes that came or went since the last look; whether any did.
+
+        A cluster on which a stage has no place at the moment keeps its plan: nodes may come back.
+        """
+        import ray
+
+        hardware = Hardware.from_ray(ray.nodes())
+        if hardware == self.hardware:
+            return False
+        self.hardware = hardware
+        with contextlib.suppress(ConfigError):
+            capacity = self._plan(hardware)
+            if capacity.takes_turns == self.capacity.takes_turns:
+                self.capacity = capacity
+        self.slots = self._slots()
+        return True
+
+    def _plan(self, hardware: Hardware) -> Capacity:
+        front, training = all_needs(self._session.config, hardware, self._costs, self.threads)
+        return plan_capacity(hardware, front, training, len(self._session.portraits))
+
+    def _slots(self) -> int:
+        capacity = self.capacity
+        if capacity.training is None:
+            return 0
+        front = () if capacity.takes_turns else capacity.front
+        return max(1, training_slots(self.hardware, front, capacity.training.needs))
+
+    def forecast(self) -> Forecast:
+        """What the run will take."""
+        return Forecast(self.capacity, len(self._session.portraits), self._costs)
+
+
+class OwnCluster(Cluster):
+    """A cluster on this machine's CPUs only: its workers may outnumber the cores.
+
+    No stage is parallel from end to end, so the cores stay busy whichever part is slower.
+    """
+
+    def __init__(self, session: RunSession, allotment: Allotment) -> None:
+        self._allotment = allotment
+        memory_gib = available_memory_gib()
+        super().__init__(session, Hardware((Node(usable_cores(), memory_gib),)), allotment.threads)
+
+    def look_again(self) -> bool:
+        """One machine stays one machine."""
+        return False
+
+    def _plan(self, hardware: Hardware) -> Capacity:
+        front, training = all_needs(self._session.config, hardware, self._costs, self.threads)
+        sizes = (self._allotment.front_workers, self._allotment.training_slots)
+        return share_cores(hardware, front, training, sizes, self.threads)
+
+    def _slots(self) -> int:
+        return self._allotment.training_slots
 
 
 @contextlib.contextmanager
-def connected(portraits: int, settings: RunSettings) -> Iterator[Cluster]:
+def connected(session: RunSession) -> Iterator[Cluster]:
     """Join the configured cluster, the one this process is in already, or start one for the block.
 
-    A cluster of our own counts as many CPUs as the allotment has threads: front workers and
-    trainings may overlap, and the system shares the cores between them.
+    Tells the user how the cluster will be used. Raises ``ConfigError`` naming the stage that has no
+    place on it.
     """
+    settings = session.config.run
+    front_groups(session.config)
     address = settings.ray_address or os.environ.get("RAY_ADDRESS")
-    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
-        yield Cluster(_allot_on_cluster(portraits, settings), is_ours=False)
-    elif address:
-        with _joined(address):
-            yield Cluster(_allot_on_cluster(portraits, settings), is_ours=False)
-    else:
-        allotment = allot(portraits, settings, usable_cores(), available_memory_gib())
-        with _started(allotment):
-            yield Cluster(allotment, is_ours=True)
+    needs_gpu = any(settings.needs(name).uses_gpu for name in session.config.stage_names)
+    with contextlib.ExitStack() as stack:
+        if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+            cluster = _cluster_of_nodes(session)
+        elif address:
+            stack.enter_context(_joined(address))
+            cluster = _cluster_of_nodes(session)
+        elif needs_gpu:
+            threads = thread_environment(settings.threads or usable_cores())
+            stack.enter_context(_started(usable_cores(), threads))
+            cluster = _cluster_of_nodes(session)
+        else:
+            cores, memory_gib = usable_cores(), available_memory_gib()
+            allotment = allot(len(session.portraits), settings, cores, memory_gib)
+            cluster = OwnCluster(session, allotment)
+            workers = sum(pool.size for pool in cluster.capacity.pools)
+            threads = thread_environment(allotment.threads)
+            stack.enter_context(_started(workers * allotment.threads, threads))
+        if len(session.portraits) > 1 or cluster.hardware.gpus:
+            for line in cluster.forecast().lines():
+                session.say(line)
+        yield cluster
+
+
+def _cluster_of_nodes(session: RunSession) -> Cluster:
+    """The cluster this process has joined; waits for its machines as long as configured."""
+    import ray
+
+    settings = session.config.run
+    patience_s = 60 * settings.wait_for_machines_minutes
+    until = time.monotonic() + patience_s
+    while True:
+        hardware = Hardware.from_ray(ray.nodes())
+        try:
+            return Cluster(session, hardware, _threads(session, hardware))
+        except ConfigError as error:
+            if time.monotonic() > until:
+                raise
+            session.say(f"waiting for machines: {error}")
+            _ask_for_machines(session)
+            time.sleep(_POLL_SECONDS)
+
+
+def _ask_for_machines(session: RunSession) -> None:
+    """Tell an autoscaler what one portrait's stages need; without one nothing happens."""
+    from ray.autoscaler.sdk import request_resources
+
+    settings = session.config.run
+    gpus = sum(settings.needs(name).uses_gpu for name in session.config.stage_names)
+    request_resources(bundles=[{"CPU": 1, "GPU": 1}] if gpus else [{"CPU": 1}])
+
+
+def _threads(session: RunSession, hardware: Hardware) -> int:
+    """Threads per worker on a cluster; half of the CPUs are for each of front and trainings."""
+    settings = session.config.run
+    cores, memory_gib = max(1, int(hardware.cpus) // 2), sum(n.memory_gib for n in hardware.nodes)
+    return allot(len(session.portraits), settings, cores, (memory_gib or math.inf) / 2).threads
+
+
+def _measured(session: RunSession) -> dict[str, float]:
+    """Stage times of the output's finished rows; none where the manifest cannot be read."""
+    from fc4d_ray.store.manifest import read_manifest
+
+    try:
+        return measured_seconds(read_manifest(session.storage))
+    except StoreError:
+        return {}
 
 
 @contextlib.contextmanager
@@ -72,9 +203,9 @@ def _joined(address: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _started(allotment: Allotment) -> Iterator[None]:
+def _started(cpus: int, threads: dict[str, str]) -> Iterator[None]:
     """A cluster of our own. The variables must stand before Ray is imported."""
-    variables = LOCAL_CLUSTER_ENVIRONMENT | thread_environment(allotment.threads)
+    variables = LOCAL_CLUSTER_ENVIRONMENT | threads
     if not logging.getLogger("fc4d_ray").isEnabledFor(logging.DEBUG):
         variables |= {"RAY_BACKEND_LOG_LEVEL": "fatal"}
     with _environment(variables):
@@ -82,7 +213,7 @@ def _started(allotment: Allotment) -> Iterator[None]:
 
         ray.init(
             address="local",
-            num_cpus=(allotment.front_workers + allotment.training_slots) * allotment.threads,
+            num_cpus=cpus,
             include_dashboard=False,
             object_store_memory=_OBJECT_STORE_BYTES,
             log_to_driver=False,
@@ -92,16 +223,6 @@ def _started(allotment: Allotment) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
-
-
-def _allot_on_cluster(portraits: int, settings: RunSettings) -> Allotment:
-    """Half of the CPUs for the front, the rest for trainings, while both are at work."""
-    import ray
-
-    resources = ray.cluster_resources()
-    cores = max(1, int(resources.get("CPU", 1)))
-    memory_gib = resources.get("memory", float("inf")) / 2**30
-    return allot(portraits, settings, max(1, cores // 2), memory_gib / 2)
 
 
 @contextlib.contextmanager

@@ -1,106 +1,116 @@
-"""The pipeline on Ray: front stages as a Dataset over actors, trainings as tasks.
+"""The pipeline on Ray: front stages as Datasets over actors, trainings as tasks.
 
-Why it is built like this, with measurements: docs/operations.md. One row per block and one task in
-flight per actor keep a crash from taking innocent rows along; trainings are admitted by hand, so
-that they follow the cluster's size and every free slot is used.
+The driver's main thread decides everything, in one loop: which portraits go into the front next,
+how many trainings Ray holds, what a change of the cluster means. Why it is built like this, with
+measurements: docs/operations.md.
 """
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import logging
-import queue
-import threading
 import time
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fc4d_ray import errors
-from fc4d_ray.errors import ConfigError, FC4DError, RunError, StageFailed
+from fc4d_ray.errors import DeadlineExceeded, FC4DError, RunError
+from fc4d_ray.pipeline.capacity import Pool
+from fc4d_ray.pipeline.failures import record_failure
+from fc4d_ray.pipeline.portrait import Outcome, Portrait
 from fc4d_ray.pipeline.ray_cluster import Cluster, connected
-from fc4d_ray.pipeline.ray_workers import ROW, FrontActor, ProgressBoard, WorkerSpec, train
-from fc4d_ray.pipeline.worker import Outcome, Portrait, record_failure
+from fc4d_ray.pipeline.ray_front import FrontJob, resources_of
+from fc4d_ray.pipeline.ray_trainings import Trainings
+from fc4d_ray.pipeline.ray_workers import ProgressBoard, WorkerSpec
 
 if TYPE_CHECKING:
     from fc4d_ray.pipeline.run import RunSession
 
 _POLL_SECONDS = 0.2
-_CRASHES_BEFORE_THE_LEDGER = 10
-"""Lost processes of one portrait after which something other than the portrait must be wrong."""
+_NODES_SECONDS = 2.0
+_BROKEN_JOBS_ALLOWED = 5
+"""Datasets that may break one after another without a single portrait coming through."""
+_RETURNS_ALLOWED = 5
+_POSTPONED_S = 5.0
+_POSTPONED_LONGEST_S = 300.0
+_TROUBLES_ALLOWED = 40
+"""Postponed portraits in a row, with none that ended in between, until the run gives up."""
 
-
-class DeadlineExceeded(StageFailed):
-    """A stage of a training ran longer than ``run.deadline_minutes``."""
+_log = logging.getLogger(__name__)
 
 
 def run_on_ray(session: RunSession) -> None:
     """Do the session's portraits on a Ray cluster."""
-    groups = _front_groups(session)
-    with connected(len(session.portraits), session.config.run) as cluster:
+    with connected(session) as cluster:
         session.stop.install()
-        _RayRun(session, cluster, groups).execute()
-
-
-def _front_groups(session: RunSession) -> tuple[tuple[str, ...], ...]:
-    """Stages of each front worker; by default all front stages share one."""
-    front = tuple(stage.name for stage in session.plan.part("front"))
-    groups = session.config.run.front_groups
-    if not groups:
-        return (front,) if front else ()
-    if tuple(name for group in groups for name in group) != front or not all(groups):
-        raise ConfigError(
-            f"run.front_groups must hold the front stages {', '.join(front)} once and in order, "
-            f"found {[list(group) for group in groups]}"
-        )
-    return groups
-
-
-@dataclass
-class _Training:
-    """A training under way."""
-
-    portrait: Portrait
-    crashes: int = 0
+        _RayRun(session, cluster).execute()
 
 
 @dataclass
 class _RayRun:
-    """State of one run's loop; everything happens in the driver's main thread but the feeding."""
+    """State of one run's loop."""
 
     session: RunSession
     cluster: Cluster
-    groups: tuple[tuple[str, ...], ...]
-    trainings: dict[Any, _Training] = field(default_factory=dict)
-    """By object reference."""
-    waiting: list[_Training] = field(default_factory=list)
-    """Portraits through the front, not yet handed to Ray."""
-    arrivals: queue.SimpleQueue[Outcome | BaseException | None] = field(
-        default_factory=queue.SimpleQueue
-    )
-    """From the front: outcomes, what broke it, None when it is through."""
-    front_is_open: bool = True
+    job: FrontJob | None = None
+    turn: int = 0
+    """Front pool whose turn it is, where pools take turns; the number of pools: the trainings'."""
+    waiting: deque[Portrait] = field(default_factory=deque)
+    """Portraits for the front, before those of ``fresh``."""
+    between: list[Portrait] = field(default_factory=list)
+    """Portraits through one pool and waiting for the next one's turn."""
+    later: list[tuple[float, int, Portrait, bool]] = field(default_factory=list)
+    """Heap of postponed portraits: when, tie-breaker, portrait, whether its training is next."""
+    returns: dict[str, int] = field(default_factory=dict)
+    troubles: int = 0
+    broken_jobs: int = 0
+    next_look_at_nodes: float = 0.0
+    numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def execute(self) -> None:
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        self.board = ray.remote(num_cpus=0)(ProgressBoard).remote()
-        training_names = tuple(stage.name for stage in self.session.plan.part("training"))
-        self.training_spec = ray.put(self._spec(training_names)) if training_names else None
-        self.first_training = training_names[0] if training_names else ""
-        self._open_front()
+        here = ray.get_runtime_context().get_node_id()
+        self.board = (
+            ray.remote(ProgressBoard)
+            .options(
+                num_cpus=0,
+                max_restarts=-1,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
+            )
+            .remote()
+        )
+        self.fresh = iter(self.session.portraits)
+        self.has_fresh = True
+        self.trainings = self._make_trainings()
         try:
-            while self.front_is_open or self.waiting or self.trainings:
-                if self.session.stop.requested.is_set():
-                    break
+            while not self._is_over() and not self.session.stop.requested.is_set():
+                self._look_at_nodes()
+                self._take_postponed()
                 self._take_arrivals()
-                self._submit()
-                self._collect()
-                self._cancel_overdue()
+                self._run_front()
+                self._run_trainings()
                 self._take_reports()
         finally:
             self._take_reports()
-            for reference in self.trainings:
-                ray.cancel(reference, force=True)
+            self.trainings.cancel()
             ray.kill(self.board)
+
+    def _is_over(self) -> bool:
+        waiting = self.job or self.has_fresh or self.waiting or self.between or self.later
+        return not waiting and not self.trainings
+
+    def _make_trainings(self) -> Trainings:
+        import ray
+
+        training = self.cluster.capacity.training
+        if training is None:
+            return Trainings(None, {})
+        return Trainings(ray.put(self._spec(training.needs.stages)), resources_of(training))
 
     def _spec(self, stage_names: tuple[str, ...]) -> WorkerSpec:
         return WorkerSpec(
@@ -108,174 +118,193 @@ class _RayRun:
             storage=self.session.storage,
             plan=self.session.plan,
             stage_names=stage_names,
-            threads=self.cluster.allotment.threads,
+            threads=self.cluster.threads,
             board=self.board,
         )
 
-    def _open_front(self) -> None:
-        if not self.groups:
-            for portrait in self.session.portraits:
-                self.arrivals.put(Outcome(portrait, "running"))
-            self.arrivals.put(None)
+    # -- the cluster ---------------------------------------------------------------------------
+
+    def _look_at_nodes(self) -> None:
+        """Follow nodes that come and go: slots at once, front pools with the next job."""
+        if time.monotonic() < self.next_look_at_nodes:
             return
-        threading.Thread(target=self._feed, args=(self._dataset(),), daemon=True).start()
+        self.next_look_at_nodes = time.monotonic() + _NODES_SECONDS
+        if not self.cluster.look_again():
+            return
+        self.session.say(f"the cluster has changed: {self.cluster.hardware.describe()}")
+        if self.job is not None and self._sizes(self.job.pools) != self._sizes(self._pools()):
+            self.board.drain.remote(self.job.number)
 
-    def _dataset(self) -> Any:
-        import ray
+    @staticmethod
+    def _sizes(pools: tuple[Pool, ...]) -> dict[str, int]:
+        return {pool.needs.name: pool.size for pool in pools}
 
-        settings, allotment = self.session.config.run, self.cluster.allotment
-        front_workers = allotment.front_workers * len(self.groups)
-        context = ray.data.DataContext.get_current()
-        context.execution_no_progress_timeout_s = -1
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
-        context.execution_options.resource_limits = ray.data.ExecutionResources(
-            cpu=max(1, front_workers * allotment.threads),
-            gpu=front_workers * settings.gpus_per_front_worker,
-        )
-        rows = [{ROW: Outcome(p, "running").to_text()} for p in self.session.portraits]
-        dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
-        for group in self.groups:
-            shares: dict[str, float] = {"num_cpus": allotment.threads}
-            if settings.gpus_per_front_worker:
-                shares = {"num_gpus": settings.gpus_per_front_worker}
-            dataset = dataset.map(
-                FrontActor,
-                compute=ray.data.ActorPoolStrategy(
-                    size=min(allotment.front_workers, len(rows)), max_tasks_in_flight_per_actor=1
-                ),
-                fn_constructor_kwargs={"spec": self._spec(group)},
-                **shares,
-            )
-        # Making a Dataset configures Ray Data's loggers, hence not earlier.
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-        return dataset
+    # -- the front -----------------------------------------------------------------------------
 
-    def _feed(self, dataset: Any) -> None:
-        """Thread: hand the front's rows over one by one, each as soon as it is there."""
-        try:
-            batches = dataset.iter_batches(
-                batch_size=None, batch_format="pyarrow", prefetch_batches=0
-            )
-            for batch in batches:
-                for text in batch[ROW].to_pylist():
-                    self.arrivals.put(Outcome.from_text(text))
-        except BaseException as error:
-            self.arrivals.put(error)
-        self.arrivals.put(None)
+    def _pools(self) -> tuple[Pool, ...]:
+        """Front pools of the next job."""
+        front = self.cluster.capacity.front
+        return front[self.turn : self.turn + 1] if self.cluster.capacity.takes_turns else front
+
+    def _run_front(self) -> None:
+        if self.job is not None and self.job.is_over:
+            self._end_job(self.job)
+        if self.job is None:
+            self._start_job()
+
+    def _start_job(self) -> None:
+        capacity = self.cluster.capacity
+        if not capacity.front:
+            for portrait in self._take_portraits(self.session.config.run.front_portraits):
+                self.trainings.add(portrait)
+            return
+        if capacity.takes_turns:
+            portraits = self._portraits_of_turn()
+        elif len(self.trainings) >= self._backlog():
+            return
+        else:
+            portraits = self._take_portraits()
+        if not portraits:
+            return
+        left = {portrait.avatar_id: portrait for portrait in portraits}
+        self.job = FrontJob(next(self.numbers), self._pools(), left)
+        self.job.start(self._spec)
+
+    def _portraits_of_turn(self) -> list[Portrait]:
+        """What the pool whose turn it is works on; passes the turn on where that is nothing."""
+        if self.turn >= len(self.cluster.capacity.front):
+            if self.trainings:
+                return []
+            self.turn = 0
+        if self.turn:
+            portraits, self.between = self.between, []
+        else:
+            portraits = self._take_portraits()
+        if not portraits and (self.turn or self.between or self.trainings):
+            self.turn += 1
+        return portraits
+
+    def _backlog(self) -> int:
+        """Portraits waiting for their training at which the front pauses, to bound the storage."""
+        return max(2 * self.cluster.slots, self.session.config.run.front_portraits // 2)
+
+    def _take_portraits(self, count: int | None = None) -> list[Portrait]:
+        limit = count or self.session.config.run.front_portraits
+        taken: list[Portrait] = []
+        while self.waiting and len(taken) < limit:
+            taken.append(self.waiting.popleft())
+        if self.has_fresh and len(taken) < limit:
+            wanted = limit - len(taken)
+            fresh = list(itertools.islice(self.fresh, wanted))
+            self.has_fresh = len(fresh) == wanted
+            taken += fresh
+        return taken
 
     def _take_arrivals(self) -> None:
-        while True:
-            try:
-                arrival = self.arrivals.get_nowait()
-            except queue.Empty:
-                return
-            if arrival is None:
-                self.front_is_open = False
-            elif isinstance(arrival, BaseException):
-                raise RunError(f"the front stages broke down: {arrival}") from arrival
-            elif arrival.status == "running" and self.training_spec is not None:
-                self.waiting.append(_Training(arrival.portrait))
+        if self.job is None:
+            return
+        for outcome in self.job.take():
+            self.broken_jobs = 0
+            if outcome.status == "running":
+                self._note_cost(outcome)
+                self._pass_on(outcome.portrait)
             else:
-                self._settle(arrival)
+                self._settle(outcome, in_training=False)
 
-    def _settle(self, outcome: Outcome) -> None:
+    def _pass_on(self, portrait: Portrait) -> None:
+        """A portrait has gone through the job's pools."""
+        capacity = self.cluster.capacity
+        if capacity.takes_turns and self.turn + 1 < len(capacity.front):
+            self.between.append(portrait)
+        else:
+            self.trainings.add(portrait)
+
+    def _end_job(self, job: FrontJob) -> None:
+        """The Dataset is through; portraits it lost go into the next one."""
+        self.job = None
+        if job.error is not None:
+            self.broken_jobs += 1
+            if self.broken_jobs >= _BROKEN_JOBS_ALLOWED:
+                raise RunError(f"the front stages broke down: {job.error}") from job.error
+            _log.warning("the front broke down and is started again: %s", job.error)
+        if self.cluster.capacity.takes_turns and not job.left:
+            self.turn += 1
+        elif self.cluster.capacity.takes_turns and self.turn:
+            self.between.extend(job.left.values())
+            return
+        self.waiting.extendleft(reversed(job.left.values()))
+
+    # -- the trainings -------------------------------------------------------------------------
+
+    def _run_trainings(self) -> None:
+        reserve = self.session.config.run.training_reserve
+        takes_turns = self.cluster.capacity.takes_turns
+        if not takes_turns or self.turn >= len(self.cluster.capacity.front):
+            self.trainings.submit(self.cluster.slots + reserve)
+        for outcome in self.trainings.collect(_POLL_SECONDS):
+            self._take_reports()
+            self._settle(outcome, in_training=True)
+        names = self.session.plan.part("training")
+        limit_s = max((stage.deadline_s for stage in names), default=0.0)
+        for portrait in self.trainings.overdue(self.session.progress.running_since, limit_s):
+            error = DeadlineExceeded(f"a training took longer than {limit_s / 60:g} minutes")
+            storage, plan = self.session.storage, self.session.plan
+            self._settle(record_failure(storage, plan, portrait, names[0].name, error), True)
+
+    # -- ends ----------------------------------------------------------------------------------
+
+    def _settle(self, outcome: Outcome, in_training: bool) -> None:
+        """A portrait came out in any other way than through to the next stage."""
+        self._note_cost(outcome)
         if outcome.status == "aborted":
             kind = getattr(errors, outcome.error_type or "", RunError)
             is_ours = isinstance(kind, type) and issubclass(kind, FC4DError)
             raise (kind if is_ours else RunError)(outcome.error_message)
-        self.session.portrait_ended(outcome)
+        if outcome.status == "postponed":
+            self._postpone(outcome, in_training)
+        elif outcome.status == "returned":
+            self._return(outcome)
+        else:
+            self.troubles = 0
+            self.session.portrait_ended(outcome)
 
-    def _submit(self) -> None:
-        """Keep every training slot busy, and a few more at hand."""
-        import ray
+    def _return(self, outcome: Outcome) -> None:
+        """Into the front once more; files that are damaged again and again end the run."""
+        avatar_id = outcome.portrait.avatar_id
+        if outcome.stage is not None:
+            self.returns[avatar_id] = self.returns.get(avatar_id, 0) + 1
+            if self.returns[avatar_id] > _RETURNS_ALLOWED:
+                raise errors.StoreError(
+                    f"files of {avatar_id} in {self.session.storage.uri} are deleted or changed "
+                    "by somebody while the run goes on"
+                )
+        self.waiting.append(outcome.portrait)
 
-        settings = self.session.config.run
-        if not self.waiting:
-            return
-        room = self._slots() + settings.training_reserve - len(self.trainings)
-        shares: dict[str, float] = {"num_cpus": self.cluster.allotment.threads}
-        if settings.gpus_per_training:
-            shares = {"num_cpus": 0, "num_gpus": settings.gpus_per_training}
-        remote = ray.remote(max_retries=0, **shares)(train)
-        for training in self.waiting[: max(0, room)]:
-            self.trainings[remote.remote(self.training_spec, training.portrait)] = training
-        del self.waiting[: max(0, room)]
+    def _postpone(self, outcome: Outcome, in_training: bool) -> None:
+        self.troubles += 1
+        if self.troubles > _TROUBLES_ALLOWED:
+            raise errors.StoreError(str(outcome.error_message))
+        pause_s = min(_POSTPONED_LONGEST_S, _POSTPONED_S * 2 ** min(10, self.troubles // 8))
+        _log.warning("the storage is in trouble, going on: %s", outcome.error_message)
+        entry = (time.monotonic() + pause_s, next(self.numbers), outcome.portrait, in_training)
+        heapq.heappush(self.later, entry)
 
-    def _slots(self) -> int:
-        """Trainings that can run now; nodes may have come or gone."""
-        import ray
-
-        settings, allotment = self.session.config.run, self.cluster.allotment
-        resources = ray.cluster_resources()
-        front = allotment.front_workers * len(self.groups) if self.front_is_open else 0
-        if settings.gpus_per_training:
-            free = resources.get("GPU", 0) - front * settings.gpus_per_front_worker
-            return max(1, int(free / settings.gpus_per_training))
-        if self.cluster.is_ours:
-            return allotment.training_slots
-        free = resources.get("CPU", 0) - front * allotment.threads
-        return max(1, int(free / allotment.threads))
-
-    def _collect(self) -> None:
-        import ray
-
-        if not self.trainings:
-            time.sleep(_POLL_SECONDS)
-            return
-        ready, _ = ray.wait(
-            list(self.trainings), num_returns=len(self.trainings), timeout=_POLL_SECONDS
-        )
-        if ready:
-            self._take_reports()
-        for reference in ready:
-            training = self.trainings.pop(reference)
-            try:
-                outcome = ray.get(reference)
-            except ray.exceptions.RayTaskError as error:
-                raise RunError(f"a training broke down: {error}") from error
-            except ray.exceptions.RayError as error:
-                self._try_again(training, error)
+    def _take_postponed(self) -> None:
+        while self.later and self.later[0][0] <= time.monotonic():
+            _, _, portrait, in_training = heapq.heappop(self.later)
+            if in_training:
+                self.trainings.add(portrait)
             else:
-                self._settle(outcome)
+                self.waiting.append(portrait)
 
-    def _try_again(self, training: _Training, error: Exception) -> None:
-        """The process is gone; whether the portrait is to blame, the ledger decides."""
-        training.crashes += 1
-        if training.crashes >= _CRASHES_BEFORE_THE_LEDGER:
-            raise RunError(
-                f"training processes die again and again, last: {type(error).__name__}: {error}"
-            ) from error
-        self.waiting.insert(0, training)
-
-    def _cancel_overdue(self) -> None:
-        import ray
-
-        deadline_s = self.session.config.run.deadline_minutes * 60
-        now = time.time()
-        for reference, training in list(self.trainings.items()):
-            started = self.session.progress.running_since(training.portrait.avatar_id)
-            if started is None or now - started < deadline_s:
-                continue
-            ray.cancel(reference, force=True)
-            del self.trainings[reference]
-            error = DeadlineExceeded(
-                f"training took longer than run.deadline_minutes = {deadline_s / 60:g}"
-            )
-            outcome = record_failure(
-                self.session.storage,
-                self.session.plan,
-                training.portrait,
-                self.first_training,
-                error,
-            )
-            self._settle(outcome)
+    def _note_cost(self, outcome: Outcome) -> None:
+        self.session.overhead.add(outcome.own_cpu_s, outcome.start_cpu_s)
 
     def _take_reports(self) -> None:
         import ray
 
         try:
-            events = ray.get(self.board.drain.remote(), timeout=5)
+            events: Any = ray.get(self.board.collect.remote(), timeout=5)
         except ray.exceptions.RayError:
             return
         for event in events:

@@ -18,9 +18,9 @@ from fc4d_ray.pipeline.backlog import find_backlog
 from fc4d_ray.pipeline.inputs import Inputs, collect_inputs, identify_again
 from fc4d_ray.pipeline.interruption import GracefulStop
 from fc4d_ray.pipeline.plan import Plan, make_plan
+from fc4d_ray.pipeline.portrait import Outcome, Portrait
 from fc4d_ray.pipeline.progress import Display, RunProgress, make_display
 from fc4d_ray.pipeline.summary import count_standings
-from fc4d_ray.pipeline.worker import Outcome, Portrait
 from fc4d_ray.store import layout
 from fc4d_ray.store.filesystem import Storage
 from fc4d_ray.store.location import find_output, open_output
@@ -73,6 +73,9 @@ class RunSession:
     display: Display
     stop: GracefulStop
     """Whether the user or the system asked to end."""
+    say: Callable[[str], None] = lambda line: None
+    """Takes lines for the user."""
+    overhead: Overhead = field(default_factory=lambda: Overhead())
 
     def stage_event(self, avatar_id: str, stage: str, event: str, number: float, text: str) -> None:
         """A worker's report."""
@@ -87,6 +90,29 @@ class RunSession:
         if outcome.status == "failed":
             text = f"{outcome.error_type} in {outcome.stage}: {outcome.error_message}"
         self.display.portrait_ended(avatar_id, outcome.status, text)
+
+
+@dataclass
+class Overhead:
+    """CPU seconds the workers spent on anything but the stages' work."""
+
+    own_cpu_s: float = 0.0
+    """Looking up, fetching, committing, recording."""
+    start_cpu_s: float = 0.0
+    """Starting processes."""
+
+    def add(self, own_cpu_s: float, start_cpu_s: float) -> None:
+        """Take in what one worker spent on one portrait."""
+        self.own_cpu_s += own_cpu_s
+        self.start_cpu_s += start_cpu_s
+
+    def to_json(self) -> dict[str, float]:
+        """For the run's end document; the driver's own share included."""
+        return {
+            "workers_cpu_s": round(self.own_cpu_s, 2),
+            "starts_cpu_s": round(self.start_cpu_s, 2),
+            "driver_cpu_s": round(time.process_time(), 2),
+        }
 
 
 Runner = Callable[[RunSession], None]
@@ -221,6 +247,7 @@ class _Run:
             progress=progress,
             display=make_display(progress),
             stop=GracefulStop(self._say),
+            say=self._say,
         )
 
     @contextlib.contextmanager
@@ -272,6 +299,7 @@ class _Run:
                 "duplicates": summary.duplicates,
                 "interrupted": summary.interrupted,
                 "seconds": round(summary.seconds, 1),
+                "overhead": session.overhead.to_json(),
             },
         )
         return summary

@@ -28,7 +28,6 @@ from fc4d_ray.store import layout
 from fc4d_ray.store.digests import digest_file, digest_json, readable_json
 from fc4d_ray.store.filesystem import Storage, storage_errors, sync_directory, sync_file
 
-
 _DOWNLOAD_TRIES = 3
 
 
@@ -56,19 +55,22 @@ def work_key(
     seed: int,
     source: str,
     inputs: Mapping[str, str],
+    columns: str = "",
 ) -> str:
-    """Key of a stage's work; ``inputs`` maps required stages to their artifacts' digests."""
-    return digest_json(
-        {
-            "stage": stage,
-            "version": version,
-            "config": section_digest,
-            "weights": weights_digest,
-            "seed": seed,
-            "source": source,
-            "inputs": dict(inputs),
-        }
-    )
+    """Key of a stage's work; ``inputs`` maps required stages to their artifacts' digests.
+
+    ``columns``: digest of the input row's own columns, for stages whose files repeat them.
+    """
+    parts: dict[str, Any] = {
+        "stage": stage,
+        "version": version,
+        "config": section_digest,
+        "weights": weights_digest,
+        "seed": seed,
+        "source": source,
+        "inputs": dict(inputs),
+    }
+    return digest_json(parts | ({"columns": columns} if columns else {}))
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from typing import Any
 from fc4d_ray.errors import PoisonInput
 from fc4d_ray.store import layout
 from fc4d_ray.store.artifacts import Work
+from fc4d_ray.store.checkpoints import kept_since
 from fc4d_ray.store.digests import readable_json
 from fc4d_ray.store.filesystem import Storage
 
@@ -42,6 +43,8 @@ class Witness:
 
     me: ProcessIdentity
     node_is_alive: Callable[[str], bool]
+    run_is_alive: Callable[[str], bool] = lambda run_id: False
+    """Whether another run's driver is at work: its entries are its own to judge."""
 
     def saw_crash(self, entry: dict[str, Any]) -> bool:
         """Whether the entry's process died although its driver and its node lived on."""
@@ -98,26 +101,29 @@ class AttemptLedger:
             entry = self.storage.read_json(f"{folder}/{name}")
         except FileNotFoundError:
             return False
-        crashed = self.witness.saw_crash(entry) and not self._advanced(work, entry)
-        if crashed:
-            verdict = f"{folder}/{name.removesuffix('.json')}.crash"
-            self.storage.create(verdict, readable_json(entry))
+        if self.witness.saw_crash(entry) and not self._advanced(work, entry):
+            self._convict(folder, name, entry)
+            return True
+        run_id = str(entry.get("run_id"))
+        if run_id != self.witness.me.run_id and not self.witness.run_is_alive(run_id):
             self.storage.remove(f"{folder}/{name}")
-        elif entry.get("run_id") != self.witness.me.run_id:
-            self.storage.remove(f"{folder}/{name}")
-        return crashed
+        return False
+
+    def _convict(self, folder: str, name: str, entry: dict[str, Any]) -> None:
+        verdict = f"{folder}/{name.removesuffix('.json')}.crash"
+        self.storage.create(verdict, readable_json(entry))
+        self.storage.remove(f"{folder}/{name}")
 
     def _advanced(self, work: Work, entry: dict[str, Any]) -> bool:
-        """Whether a checkpoint was written after the attempt began."""
-        if not self.storage.is_local:
-            return False
-        folder = self.storage.local_path(layout.checkpoint(work.avatar_id, work.stage, work.key))
-        started = float(entry.get("started_at", 0.0))
-        return any(path.is_file() and path.stat().st_mtime > started for path in folder.rglob("*"))
+        """Whether a checkpoint was kept after the attempt began."""
+        return kept_since(self.storage, work, float(entry.get("started_at", 0.0)))
 
     @contextlib.contextmanager
-    def attempt(self, work: Work, generation: int) -> Iterator[None]:
-        """Hold an entry for the block. Raises ``PoisonInput`` after too many crashes."""
+    def attempt(self, work: Work, generation: int) -> Iterator[Entry]:
+        """Hold an entry for the block. Raises ``PoisonInput`` after too many crashes.
+
+        A block that ends well closes the work's whole account.
+        """
         crashes = self.crashes(work, generation)
         if crashes >= CRASHES_ALLOWED:
             raise PoisonInput(
@@ -125,10 +131,30 @@ class AttemptLedger:
                 "fc4d retry starts over"
             )
         folder = layout.ledger(work.avatar_id, work.stage, work.key, generation)
-        name = f"{folder}/{uuid.uuid4().hex[:12]}.json"
-        entry = asdict(self.witness.me) | {"started_at": time.time()}
-        self.storage.create(name, readable_json(entry))
+        name = f"{uuid.uuid4().hex[:12]}.json"
+        content = asdict(self.witness.me) | {"started_at": time.time()}
+        self.storage.create(f"{folder}/{name}", readable_json(content))
         try:
-            yield
-        finally:
-            self.storage.prune(name)
+            yield Entry(self, folder, name, content)
+        except BaseException:
+            self.storage.prune(f"{folder}/{name}")
+            raise
+        self.storage.prune(folder)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An attempt under way."""
+
+    _ledger: AttemptLedger
+    _folder: str
+    _name: str
+    _content: dict[str, Any]
+
+    def count_as_crash(self) -> None:
+        """The process must be given up because of this attempt: the same as if it had died."""
+        self._ledger._convict(self._folder, self._name, self._content)
+
+    def strike_out(self) -> None:
+        """Nobody is to blame although the process is about to end."""
+        self._ledger.storage.remove(f"{self._folder}/{self._name}")
