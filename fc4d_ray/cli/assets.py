@@ -89,6 +89,19 @@ def import_flame_command(
         say("without region masks: hair and skin are not told apart (--masks)")
 
 
+@import_app.command("liveportrait")
+def import_liveportrait_command(
+    source: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of the download.")],
+) -> None:
+    """Check LivePortrait's five files, executing nothing in them, and store them."""
+    with exit_codes():
+        from fc4d_ray.priors.video.liveportrait.importing import import_liveportrait
+
+        written = import_liveportrait(source)
+    for path in written:
+        say(str(path))
+
+
 def doctor(as_json: AsJson = False) -> None:
     """Find out what this machine can run, and what is missing for the rest."""
     with exit_codes():

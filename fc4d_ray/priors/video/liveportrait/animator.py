@@ -162,7 +162,7 @@ class FaceAnimator:
             source = warp[views]
         with self._half():
             pictures, flow = self._warp_and_decode(source, keypoints)
-        self._require_finite("picture", pictures)
+        self._require_finite("picture", pictures, flow)
         return pictures[:n].float(), flow[:n].float()
 
     def _pictures_of(self, source: WarpSource, keypoints: Tensor) -> tuple[Tensor, Tensor]:
