@@ -2,8 +2,10 @@
 
 Front workers are few and stay; trainings fill what is left of the GPUs. Starting from one worker
 per front group, the slowest group gets one more as long as that raises the rate of the whole: so
-the front is just fast enough to feed the trainings, with some headroom. Where not even one worker
-of each fits beside a training, the groups take turns, each with the whole cluster.
+the front is just fast enough to feed the trainings, with some headroom. A run of few portraits is
+over before it is in balance; there a faster front pays, whose GPUs the trainings take over in the
+end, and the pools with the shortest simulated run are chosen. Where not even one worker of each
+fits beside a training, the groups take turns, each with the whole cluster.
 """
 
 from __future__ import annotations
@@ -14,11 +16,18 @@ from dataclasses import dataclass
 
 from fc4d_ray.errors import ConfigError
 from fc4d_ray.pipeline.hardware import Gpu, Hardware
+from fc4d_ray.pipeline.makespan import SimulatedPool, makespan_s
 from fc4d_ray.pipeline.needs import Needs
 
 FRONT_HEADROOM = 1.1
 """How much faster than the trainings the front should be: it restarts, and fills up at first."""
 _EPSILON = 1e-6
+_SIMULATED_PORTRAITS = 2000
+"""Runs of more portraits are judged by their rate alone."""
+_FRONT_FACTORS = tuple(1 + 0.25 * step for step in range(1, 37))
+"""Speeds of the front tried for short runs, relative to what feeds the trainings in balance."""
+_WORTH_IT = 0.98
+"""More workers mean more models to load: a shorter run must be shorter by this."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,8 @@ class Capacity:
     training: Pool | None
     takes_turns: bool = False
     """The front groups and the trainings work one after another instead of side by side."""
+    training_alone: int = 0
+    """Trainings at a time once the front is through."""
 
     @property
     def pools(self) -> tuple[Pool, ...]:
@@ -65,6 +76,10 @@ class Capacity:
 
     def seconds(self, portraits: int) -> float:
         """Expected time for that many portraits."""
+        if not self.takes_turns and 0 < portraits <= _SIMULATED_PORTRAITS:
+            front = [_simulated(pool) for pool in self.front]
+            training = _simulated(self.training) if self.training else None
+            return makespan_s(front, training, portraits, self.training_alone)
         return self.latency_s + max(0, portraits - 1) / self.rate if portraits else 0.0
 
     def gpu_seconds(self) -> float:
@@ -137,18 +152,57 @@ def plan_capacity(
     best = _side_by_side(hardware, front, training, sizes, portraits)
     if best is None:
         return _in_turns(hardware, front, training, portraits)
-    while True:
-        slowest = min(range(len(front)), key=lambda n: best.front[n].rate, default=None)
-        if slowest is None or sizes[slowest] >= portraits:
-            return best
-        wanted = best.training.rate * FRONT_HEADROOM if best.training else math.inf
-        if best.front[slowest].rate >= wanted:
-            return best
-        sizes[slowest] += 1
+    best = _balanced(hardware, front, training, best, portraits)
+    if training is None or portraits > _SIMULATED_PORTRAITS:
+        return best
+    return _for_few(hardware, front, training, best, portraits)
+
+
+def _balanced(
+    hardware: Hardware,
+    front: Sequence[Needs],
+    training: Needs | None,
+    best: Capacity,
+    portraits: int,
+) -> Capacity:
+    """Enlarge the slowest front pool as long as the rate of the whole rises."""
+    sizes = [pool.size for pool in best.front]
+    while front:
+        slowest = min(pool.rate for pool in best.front)
+        if slowest >= (best.training.rate * FRONT_HEADROOM if best.training else math.inf):
+            break
+        # Equally slow pools grow together: one of them alone would change nothing.
+        for number, pool in enumerate(best.front):
+            sizes[number] += pool.rate <= slowest * (1 + _EPSILON)
+        if max(sizes) > portraits:
+            break
         larger = _side_by_side(hardware, front, training, sizes, portraits)
         if larger is None or larger.rate < best.rate * (1 + _EPSILON):
-            return best
+            break
         best = larger
+    return best
+
+
+def _for_few(
+    hardware: Hardware,
+    front: Sequence[Needs],
+    training: Needs,
+    best: Capacity,
+    portraits: int,
+) -> Capacity:
+    """The plan with the shortest run of so many portraits, front pools of several speeds tried."""
+    shortest_s = best.seconds(portraits) * _WORTH_IT
+    fed = best.training.rate if best.training else 0.0
+    tried: set[tuple[int, ...]] = set()
+    for factor in _FRONT_FACTORS:
+        sizes = tuple(min(portraits, math.ceil(factor * fed * n.seconds - 1e-3)) for n in front)
+        if sizes in tried:
+            continue
+        tried.add(sizes)
+        plan = _side_by_side(hardware, front, training, [max(1, n) for n in sizes], portraits)
+        if plan is not None and (seconds := plan.seconds(portraits)) < shortest_s:
+            best, shortest_s = plan, seconds
+    return best
 
 
 def _side_by_side(
@@ -170,7 +224,10 @@ def _side_by_side(
     if training is None:
         return Capacity(hardware, pools, None)
     slots = board.fill(training)[:portraits]
-    return Capacity(hardware, pools, _pool(training, slots)) if slots else None
+    if not slots:
+        return None
+    alone = len(_Board(hardware).fill(training))
+    return Capacity(hardware, pools, _pool(training, slots), training_alone=alone)
 
 
 def _in_turns(
@@ -190,6 +247,10 @@ def _in_turns(
 def _pool(needs: Needs, gpus: Sequence[Gpu]) -> Pool:
     speed = sum(gpu.speed for gpu in gpus) if needs.gpus else float(len(gpus))
     return Pool(needs, len(gpus), speed / needs.seconds)
+
+
+def _simulated(pool: Pool) -> SimulatedPool:
+    return SimulatedPool(pool.size, pool.size / pool.rate)
 
 
 def share_cores(

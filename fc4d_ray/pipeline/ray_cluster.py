@@ -7,12 +7,13 @@ import logging
 import math
 import os
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fc4d_ray.errors import ConfigError, RunError, StoreError
-from fc4d_ray.pipeline.capacity import Capacity, plan_capacity, share_cores, training_slots
+from fc4d_ray.pipeline.capacity import Capacity, Pool, plan_capacity, share_cores, training_slots
 from fc4d_ray.pipeline.forecast import Forecast
 from fc4d_ray.pipeline.hardware import Hardware, Node
 from fc4d_ray.pipeline.needs import all_needs, front_groups, measured_seconds, stage_costs
@@ -49,7 +50,7 @@ class Cluster:
         self.threads = threads
         self.hardware = hardware
         self.capacity = self._plan(hardware)
-        self.slots = self._slots()
+        self.slots = self.slots_beside(self.capacity.front)
 
     def look_again(self) -> bool:
         """Take notice of nodes that came or went since the last look; whether any did.
@@ -66,19 +67,20 @@ class Cluster:
             capacity = self._plan(hardware)
             if capacity.takes_turns == self.capacity.takes_turns:
                 self.capacity = capacity
-        self.slots = self._slots()
+        self.slots = self.slots_beside(self.capacity.front)
         return True
 
     def _plan(self, hardware: Hardware) -> Capacity:
         front, training = all_needs(self._session.config, hardware, self._costs, self.threads)
         return plan_capacity(hardware, front, training, len(self._session.portraits))
 
-    def _slots(self) -> int:
+    def slots_beside(self, front: Sequence[Pool]) -> int:
+        """Trainings at a time beside these front pools, on the machines as they are now."""
         capacity = self.capacity
         if capacity.training is None:
             return 0
-        front = () if capacity.takes_turns else capacity.front
-        return max(1, training_slots(self.hardware, front, capacity.training.needs))
+        beside = () if capacity.takes_turns else front
+        return max(1, training_slots(self.hardware, beside, capacity.training.needs))
 
     def forecast(self) -> Forecast:
         """What the run will take."""
@@ -105,7 +107,8 @@ class OwnCluster(Cluster):
         sizes = (self._allotment.front_workers, self._allotment.training_slots)
         return share_cores(hardware, front, training, sizes, self.threads)
 
-    def _slots(self) -> int:
+    def slots_beside(self, front: Sequence[Pool]) -> int:
+        """The same whatever the front does: cores are shared by the system."""
         return self._allotment.training_slots
 
 
@@ -211,18 +214,46 @@ def _started(cpus: int, threads: dict[str, str]) -> Iterator[None]:
     with _environment(variables):
         import ray
 
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
+        with _without_line(b"Set ray log level from environment variable"):
+            _init(cpus)
         try:
             yield
         finally:
             ray.shutdown()
+
+
+def _init(cpus: int) -> None:
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        include_dashboard=False,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+
+
+@contextlib.contextmanager
+def _without_line(marker: bytes) -> Iterator[None]:
+    """Hold back what the block writes to the error stream, and pass it on without one line.
+
+    Ray's core tells there, from C++ and before any level applies, that it took note of its level.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held:
+        stream = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stream, 2)
+            os.close(stream)
+            held.seek(0)
+            for line in held:
+                if marker not in line:
+                    os.write(2, line)
 
 
 @contextlib.contextmanager

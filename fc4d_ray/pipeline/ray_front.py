@@ -30,6 +30,8 @@ class FrontJob:
     left: dict[str, Portrait]
     """Portraits that have not come out yet."""
     arrivals: queue.SimpleQueue[Outcome] = field(default_factory=queue.SimpleQueue)
+    passed: dict[str, set[str]] = field(default_factory=dict)
+    """By stage: portraits that are through it."""
     error: BaseException | None = None
     """What broke the Dataset."""
     _thread: threading.Thread | None = None
@@ -45,6 +47,18 @@ class FrontJob:
         """Whether everything that will ever come has come and was taken."""
         thread_ended = self._thread is not None and not self._thread.is_alive()
         return thread_ended and self.arrivals.empty()
+
+    def note(self, avatar_id: str, stage: str) -> None:
+        """A portrait is through a stage."""
+        self.passed.setdefault(stage, set()).add(avatar_id)
+
+    def working_pools(self) -> tuple[Pool, ...]:
+        """Pools that still have portraits to come; Ray Data gives the others' GPUs back."""
+        return tuple(
+            pool
+            for pool in self.pools
+            if not self.left.keys() <= self.passed.get(pool.needs.stages[-1], set())
+        )
 
     def take(self) -> list[Outcome]:
         """Outcomes since the last call."""

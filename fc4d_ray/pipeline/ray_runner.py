@@ -21,6 +21,7 @@ from fc4d_ray.errors import DeadlineExceeded, FC4DError, RunError
 from fc4d_ray.pipeline.capacity import Pool
 from fc4d_ray.pipeline.failures import record_failure
 from fc4d_ray.pipeline.portrait import Outcome, Portrait
+from fc4d_ray.pipeline.progress import Crew
 from fc4d_ray.pipeline.ray_cluster import Cluster, connected
 from fc4d_ray.pipeline.ray_front import FrontJob, resources_of
 from fc4d_ray.pipeline.ray_trainings import Trainings
@@ -87,6 +88,7 @@ class _RayRun:
         self.fresh = iter(self.session.portraits)
         self.has_fresh = True
         self.trainings = self._make_trainings()
+        self._tell_crews()
         try:
             while not self._is_over() and not self.session.stop.requested.is_set():
                 self._look_at_nodes()
@@ -132,8 +134,16 @@ class _RayRun:
         if not self.cluster.look_again():
             return
         self.session.say(f"the cluster has changed: {self.cluster.hardware.describe()}")
+        self._tell_crews()
         if self.job is not None and self._sizes(self.job.pools) != self._sizes(self._pools()):
             self.board.drain.remote(self.job.number)
+
+    def _tell_crews(self) -> None:
+        """What the progress compares the throughput with."""
+        self.session.progress.crews = tuple(
+            Crew(pool.needs.stages, pool.size, pool.needs.gpus)
+            for pool in self.cluster.capacity.pools
+        )
 
     @staticmethod
     def _sizes(pools: tuple[Pool, ...]) -> dict[str, int]:
@@ -240,7 +250,7 @@ class _RayRun:
         reserve = self.session.config.run.training_reserve
         takes_turns = self.cluster.capacity.takes_turns
         if not takes_turns or self.turn >= len(self.cluster.capacity.front):
-            self.trainings.submit(self.cluster.slots + reserve)
+            self.trainings.submit(self._slots() + reserve)
         for outcome in self.trainings.collect(_POLL_SECONDS):
             self._take_reports()
             self._settle(outcome, in_training=True)
@@ -250,6 +260,12 @@ class _RayRun:
             error = DeadlineExceeded(f"a training took longer than {limit_s / 60:g} minutes")
             storage, plan = self.session.storage, self.session.plan
             self._settle(record_failure(storage, plan, portrait, names[0].name, error), True)
+
+    def _slots(self) -> int:
+        """Trainings that can run now. GPUs of the front are kept for it as long as it has work."""
+        if self.has_fresh or self.waiting:
+            return self.cluster.slots
+        return self.cluster.slots_beside(self.job.working_pools() if self.job else ())
 
     # -- ends ----------------------------------------------------------------------------------
 
@@ -309,3 +325,5 @@ class _RayRun:
             return
         for event in events:
             self.session.stage_event(*event)
+            if self.job is not None and event[2] in ("done", "reused"):
+                self.job.note(event[0], event[1])
