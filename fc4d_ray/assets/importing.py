@@ -27,6 +27,7 @@ def copy_checked(source: Path, target: Path) -> Path:
         shutil.copyfile(source, scratch)
         os.replace(scratch, target)
     except OSError as error:
-        scratch.unlink(missing_ok=True)
+        if target.parent.is_dir():
+            scratch.unlink(missing_ok=True)
         raise StoreError(f"cannot copy {source} to {target}: {error.strerror}") from error
     return target

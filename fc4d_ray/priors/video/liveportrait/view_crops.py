@@ -77,33 +77,25 @@ class CropSheet:
 
     def __init__(
         self,
-        pictures: Sequence[NDArray[np.uint8]],  # V of [P, P, 4]
+        pictures: Sequence[NDArray[np.uint8]],  # V squares [P, P, 4], P may differ
         transforms: Sequence[NDArray[np.float64]],  # V of [2, 3]
         crop_size: int,
         frame_size: int,
         device: torch.device,
     ) -> None:
-        sizes = {picture.shape for picture in pictures}
-        if len(sizes) != 1 or next(iter(sizes))[0] != next(iter(sizes))[1]:
-            raise ValueError(f"views must be squares of one size, found {sorted(sizes)}")
-        sheets = [torch.from_numpy(np.ascontiguousarray(p)).permute(2, 0, 1) for p in pictures]
-        stacked = torch.stack(sheets).to(device).float() / 255
-        straight, alpha = stacked[:, :3], stacked[:, 3:]
-        layers = torch.cat([1 - alpha * (1 - straight), alpha], 1)
-        side = stacked.shape[-1]
-        matrices = torch.from_numpy(np.stack(transforms)).to(device)
-        to_view = torch.from_numpy(np.stack([inverse(t) for t in transforms])).to(device)
-        crops = _sample(layers, _grid(crop_size, to_view, side))
+        for picture in pictures:
+            if picture.ndim != 3 or picture.shape[0] != picture.shape[1] or picture.shape[2] != 4:
+                raise ValueError(f"views must be square RGBA pictures, found {picture.shape}")
+        parts = [
+            _cut(torch.from_numpy(np.ascontiguousarray(p)).to(device), t, crop_size, frame_size)
+            for p, t in zip(pictures, transforms, strict=True)
+        ]
+        crops, self._to_frame, self._rest = (torch.cat(part) for part in zip(*parts, strict=True))
         self.pictures = crops[:, :3]
         """(V, 3, C, C) on white."""
         self.alpha = crops[:, 3:]
         """(V, 1, C, C)."""
-        self.frame_size = frame_size
-        # Frame pixels in units of the view's picture, then of the crop.
-        matrices[..., :2] *= side / frame_size
-        self._to_frame = _grid(frame_size, matrices, crop_size)
-        self._rest = F.interpolate(layers, size=(frame_size, frame_size), mode="area")
-        window = _window(crop_size, device).expand(len(stacked), -1, -1, -1)
+        window = _window(crop_size, device).expand(len(parts), -1, -1, -1)
         self._weight = _sample(window, self._to_frame)
 
     def frames(self, views: Tensor, pictures: Tensor, alpha: Tensor) -> Tensor:
@@ -120,6 +112,30 @@ class CropSheet:
         colours = (straight.clamp(0, 1) * 255).to(torch.uint8)
         opacities = (opacity * 255 + 0.5).to(torch.uint8)
         return torch.cat([colours, opacities], 1).permute(0, 2, 3, 1)
+
+
+def _cut(
+    picture: Tensor,  # [P, P, 4] uint8
+    transform: NDArray[np.float64],
+    crop_size: int,
+    frame_size: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One view's crop (1, 4, C, C), its place in the frame (1, F, F, 2) and the frame at rest."""
+    layers = picture.permute(2, 0, 1)[None].float() / 255
+    straight, alpha = layers[:, :3], layers[:, 3:]
+    layers = torch.cat([1 - alpha * (1 - straight), alpha], 1)
+    side = picture.shape[0]
+    to_view, to_crop = (
+        torch.from_numpy(matrix)[None].to(layers.device)
+        for matrix in (inverse(transform), transform)
+    )
+    # Frame pixels in units of the view's picture, then of the crop.
+    to_crop = to_crop * torch.tensor([side / frame_size, side / frame_size, 1]).to(to_crop)
+    return (
+        _sample(layers, _grid(crop_size, to_view, side)),
+        _grid(frame_size, to_crop, crop_size),
+        F.interpolate(layers, size=(frame_size, frame_size), mode="area"),
+    )
 
 
 def flow_of(deformation: Tensor, identity: Tensor) -> Tensor:

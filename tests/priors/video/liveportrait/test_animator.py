@@ -157,14 +157,24 @@ def test_the_matte_follows_the_flow() -> None:
     assert torch.equal(moved[..., :, :50] > 0.5, (alpha > 0.5)[..., :, 8:58])
 
 
-def test_unequal_pictures_are_refused(
+def test_views_of_unequal_sizes_share_a_sheet(
     pictures: list[NDArray[np.uint8]], transform: NDArray[np.float64]
 ) -> None:
-    odd = [pictures[0], pictures[1][:-2, :-2]]
-    with pytest.raises(ValueError, match=r"squares of one size.*94, 94.*96, 96"):
-        CropSheet(odd, [transform] * 2, 128, 64, torch.device("cpu"))
-    with pytest.raises(ValueError, match="squares of one size"):
-        CropSheet([pictures[0][:-2]], [transform], 128, 64, torch.device("cpu"))
+    large = pictures[0].repeat(2, 0).repeat(2, 1)
+    doubled = transform * [0.5, 0.5, 1]
+    sheet = CropSheet([pictures[0], large], [transform, doubled], 128, 64, torch.device("cpu"))
+    assert (sheet.pictures[0] - sheet.pictures[1]).abs().mean() < 0.02
+    frames = sheet.frames(torch.arange(2), sheet.pictures, sheet.alpha).int()
+    solid = (frames[..., 3] == 255).all(0)
+    assert (frames[0] - frames[1]).abs()[solid].float().mean() < 3
+
+
+def test_oblong_pictures_are_refused(
+    pictures: list[NDArray[np.uint8]], transform: NDArray[np.float64]
+) -> None:
+    for odd in (pictures[0][:-2], pictures[0][..., :3]):
+        with pytest.raises(ValueError, match="square RGBA"):
+            CropSheet([odd], [transform], 128, 64, torch.device("cpu"))
 
 
 def test_overflow_is_reported_with_a_way_out(
