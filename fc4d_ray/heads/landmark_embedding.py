@@ -83,6 +83,9 @@ def template_albedo(
     albedo = torch.tensor([0.85, 0.66, 0.56]).repeat(len(points), 1)
     eye = torch.as_tensor(region == Region.EYE)
     albedo[eye] = torch.tensor([0.9, 0.9, 0.9])
+    albedo[torch.as_tensor(region == Region.TEETH)] = torch.tensor([0.9, 0.88, 0.8])
+    inside = torch.as_tensor(np.isin(region, (Region.TONGUE, Region.MOUTH)))
+    albedo[inside] = torch.tensor([0.5, 0.22, 0.2])
     for side in (points[:, 0] > 0, points[:, 0] < 0):
         ball = points[eye & side]
         centre = torch.stack([ball[:, 0].mean(), ball[:, 1].mean(), ball[:, 2].max()])
