@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fc4d_ray.portraits.bare_scalp import without_imagined_hair
 from fc4d_ray.portraits.config import IngestConfig
 from fc4d_ray.portraits.crop import CropFrame, frame_crop, inside_source, map_box, map_points, warp
 from fc4d_ray.portraits.decoding import DecodedPortrait, decode_portrait
@@ -84,10 +85,12 @@ def ingest_portrait(
         )
     if frame.scale > 4.0:
         notes.append(f"the face is small: the crop enlarges it {frame.scale:.1f} times")
+    labels = without_stray_hair(label_map(regions, matte), image, landmarks)
+    labels = without_imagined_hair(labels, image)
     return IngestedPortrait(
         image=image,
         matte=matte,
-        regions=without_stray_hair(label_map(regions, matte), image, landmarks),
+        regions=labels,
         landmarks=landmarks,
         face_box=map_box(frame.source_to_crop, face.box),
         frame=frame,

@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fc4d_ray.images import smoothstep
+from fc4d_ray.portraits.backdrop import continued_backdrop
 from fc4d_ray.portraits.geometry_prior import (
     BACKGROUND,
     CLOTHING,
@@ -26,6 +28,11 @@ from fc4d_ray.portraits.mixtures import GaussianMixture, fit_mixture
 from fc4d_ray.portraits.potts import solve_potts
 
 COMPONENTS = {BACKGROUND: 10, SKIN: 4, HAIR: 5, CLOTHING: 7}
+CONTINUED = 0.98
+"""How much less a pixel that continues a smooth backdrop teaches about the person."""
+CONTINUED_LOG_ODDS = 4.0
+"""How much that speaks against the person: things rarely look just like the wall behind them."""
+SURE_CLOTHING = (0.5, 0.8)
 COLOUR_TRUST = 0.55
 """Power of the colour likelihoods: neighbouring pixels are far from independent."""
 OUTLIER_LOG_DENSITY = -15.0
@@ -88,7 +95,13 @@ def segment(
 
     belief = np.exp(prior_log)
     belief /= belief.sum(-1, keepdims=True)
-    samples, unlike_backdrop = _first_samples(features, belief, valid, generator)
+    texture = features[:, -1].reshape(valid.shape)
+    continued = continued_backdrop(small, texture, belief[..., BACKGROUND] ** 6 * valid)
+    # Where geometry is sure of the person, an equal colour is chance.
+    continued *= 1 - smoothstep(belief[..., CLOTHING], *SURE_CLOTHING)
+    continued[prior.face] = 0
+    prior_log[..., SKIN:] -= CONTINUED_LOG_ODDS * continued[..., None]
+    samples, unlike_backdrop = _first_samples(features, continued, belief, valid, generator)
     previous = None
     agreement = 1.0
     scores = prior_log
@@ -106,6 +119,8 @@ def segment(
         )
         samples = belief.copy()
         samples[..., BACKGROUND] *= np.maximum(1 - unlike_backdrop, DOUBT[round_index])
+        # Else a patch of backdrop, once taken for hair, teaches what hair looks like.
+        samples[..., SKIN:] *= 1 - CONTINUED * continued[..., None]
         foreground_now = belief[..., BACKGROUND] < 0.5
         if previous is not None:
             union = (foreground_now | previous).sum()
@@ -160,7 +175,11 @@ def _features(image: NDArray[np.uint8], prior: GeometryPrior) -> NDArray[np.floa
 
 
 def _first_samples(
-    features: NDArray, belief: NDArray, valid: NDArray, generator: np.random.Generator
+    features: NDArray,
+    continued: NDArray,  # (s, s) 0-1, see backdrop.py
+    belief: NDArray,
+    valid: NDArray,
+    generator: np.random.Generator,
 ) -> tuple[NDArray, NDArray]:
     """Sample weights (s, s, 4) of the first round, from where geometry is nearly sure.
 
@@ -176,6 +195,7 @@ def _first_samples(
         generator,
         minor=MINOR_BACKDROP,
     )
+    like_backdrop = np.maximum(like_backdrop, continued)
     face = belief[..., SKIN] > 0.97
     like_skin = _typicality(features * SHADE_BLIND, face * valid, 3, generator)
     unlike = (1 - 0.995 * like_backdrop) ** 2
