@@ -21,11 +21,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 PLAN_BASE = "0" * 32
 STAGES = ("ingest", "shape", "image", "video", "track", "train", "publish")
+LICENCES = ("CC-BY", "CC0")
 GATES = {
     "plan a resume": {"seconds": 60.0, "peak_gb": 2.0},
     "write and compact the manifest": {"seconds": 30.0},
@@ -117,10 +119,18 @@ def _measured(step: Callable[[Path, int], dict[str, Any] | None], folder: Path, 
     return figures | facts
 
 
-def _ids(rows: int) -> Iterator[str]:
-    """Digests of the sources' bytes, as ``collect_inputs`` finds them."""
+def _avatars(rows: int) -> Iterator[tuple[str, str]]:
+    """Avatar ids as ``collect_inputs`` finds them, with their plans."""
+    from fc4d_ray.store.plans import avatar_plan, columns_digest
+
+    digests = {licence: columns_digest({"licence": licence}) for licence in LICENCES}
     for number in range(rows):
-        yield hashlib.sha256(f"portrait {number}".encode()).hexdigest()[:32]
+        avatar_id = hashlib.sha256(f"portrait {number}".encode()).hexdigest()[:32]
+        yield avatar_id, avatar_plan(PLAN_BASE, avatar_id, digests[_licence(number)])
+
+
+def _licence(number: int) -> str:
+    return LICENCES[number % 2]
 
 
 def _sources(folder: Path, rows: int) -> dict[str, Any] | None:
@@ -137,7 +147,7 @@ def _sources(folder: Path, rows: int) -> dict[str, Any] | None:
         with open(path, "wb") as file:
             file.write(b"portrait %d" % number)
         uris.append(path)
-    licences = ["CC0" if number % 2 else "CC-BY" for number in range(rows)]
+    licences = [_licence(number) for number in range(rows)]
     pq.write_table(pa.table({"uri": uris, "licence": licences}), folder / "people.parquet")
     return None
 
@@ -175,14 +185,13 @@ def _start_run(folder: Path, rows: int) -> dict[str, Any] | None:
 def _touch_records(folder: Path, start: int, stop: int) -> None:
     """Names of finished avatars' records; the files are empty."""
     from fc4d_ray.store import layout
-    from fc4d_ray.store.plans import avatar_plan
 
     root = _output(folder)
-    for number, avatar_id in enumerate(_ids(stop)):
+    for number, (avatar_id, plan) in enumerate(_avatars(stop)):
         if number >= start:
             directory = f"{root}/{layout.records_of(avatar_id)}"
             os.makedirs(directory, exist_ok=True)
-            path = f"{directory}/{layout.record_name(avatar_plan(PLAN_BASE, avatar_id))}"
+            path = f"{directory}/{layout.record_name(plan)}"
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT))
 
 
@@ -221,19 +230,18 @@ def _write_manifest(folder: Path, rows: int) -> dict[str, Any] | None:
     from fc4d_ray.store.location import open_output
     from fc4d_ray.store.manifest import ManifestCommitter
     from fc4d_ray.store.outcomes import outcome_schema
-    from fc4d_ray.store.plans import avatar_plan
     from fc4d_ray.store.record_index import FINISHED
 
     storage = open_output(_output(folder))
     outcomes = ManifestCommitter(storage).outcomes
     random = np.random.default_rng(0)
     portion = max(1, rows // 100)
-    ids = _ids(rows)
+    avatars = _avatars(rows)
     for start in range(0, rows, portion):
-        chosen = [next(ids) for _ in range(min(portion, rows - start))]
+        chosen, plans = zip(*islice(avatars, min(portion, rows - start)), strict=True)
         count = len(chosen)
         columns = {field.name: pa.nulls(count, field.type) for field in outcome_schema()} | {
-            "plan_digest": pa.array([avatar_plan(PLAN_BASE, avatar_id) for avatar_id in chosen]),
+            "plan_digest": pa.array(plans),
             "rank": pa.array([FINISHED] * count, pa.int64()),
             "avatar_id": pa.array(chosen),
             "status": pa.array(["succeeded"] * count),
@@ -265,7 +273,6 @@ def _rebuild(folder: Path, rows: int) -> dict[str, Any] | None:
     """``fc4d manifest rebuild`` from real records, of at most ``REBUILT_AT_MOST`` avatars."""
     from fc4d_ray.store.filesystem import Storage
     from fc4d_ray.store.outcomes import OutcomeTable
-    from fc4d_ray.store.plans import avatar_plan
     from fc4d_ray.store.record_index import survey
     from fc4d_ray.store.records import AvatarRecord, RecordBook
     from fc4d_ray.store.runs import utc_now
@@ -273,11 +280,11 @@ def _rebuild(folder: Path, rows: int) -> dict[str, Any] | None:
     storage = Storage(str(folder / "rebuilt"))
     book = RecordBook(storage)
     count = min(rows, REBUILT_AT_MOST)
-    for avatar_id in _ids(count):
+    for avatar_id, plan in _avatars(count):
         book.write_finished(
             AvatarRecord(
                 avatar_id=avatar_id,
-                plan=avatar_plan(PLAN_BASE, avatar_id),
+                plan=plan,
                 config_digest="c" * 32,
                 source_uri=f"/{avatar_id}.png",
                 avatar_path=f"avatars/{avatar_id[:2]}/{avatar_id}/publish/attempt-1",

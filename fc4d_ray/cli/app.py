@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from fc4d_ray.cli import assets, gc, manifest, rendering, runs
-from fc4d_ray.cli.console import configure_logging, say
+from fc4d_ray.cli import assets, evaluation, gc, manifest, rendering, runs
+from fc4d_ray.cli.console import LogFormatName, say
+from fc4d_ray.logs import configure_logging
 
 app = typer.Typer(
     name="fc4d",
@@ -31,12 +32,18 @@ def _main(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Log what happens, to stderr.")
     ] = False,
+    log_format: Annotated[
+        LogFormatName,
+        typer.Option(
+            "--log-format", envvar="FC4D_LOG_FORMAT", help="json: an object per line, on stderr."
+        ),
+    ] = LogFormatName.text,
     version: Annotated[
         bool,
         typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
     ] = False,
 ) -> None:
-    configure_logging(verbose)
+    configure_logging(verbose, log_format.value)
 
 
 app.command("run")(runs.run)
@@ -45,6 +52,8 @@ app.command("status")(runs.status)
 app.command("retry")(runs.retry)
 app.command("gc")(gc.gc)
 app.command("render")(rendering.render)
+app.command("eval")(evaluation.evaluate)
+app.command("baseline")(evaluation.baseline)
 app.command("doctor")(assets.doctor)
 app.add_typer(manifest.app, name="manifest")
 app.add_typer(assets.app, name="assets")

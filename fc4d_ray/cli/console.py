@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator
+from enum import StrEnum
 
 import typer
 
 from fc4d_ray.errors import ConfigError, FC4DError
+
+
+class LogFormatName(StrEnum):
+    """How log records are written."""
+
+    text = "text"
+    json = "json"
+
 
 EXIT_RUN_FAILED = 1
 EXIT_USAGE = 2
@@ -45,13 +53,3 @@ def complain(text: str) -> None:
     """An error message, line by line."""
     for line in text.splitlines() or [""]:
         typer.echo(f"fc4d: {line}", err=True)
-
-
-def configure_logging(verbose: bool) -> None:
-    """Log this package's messages to stderr; ours only, since libraries are noisy."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logger = logging.getLogger("fc4d_ray")
-    logger.handlers[:] = [handler]
-    logger.setLevel(logging.DEBUG if verbose else logging.ERROR)
-    logger.propagate = False

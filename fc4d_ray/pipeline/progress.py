@@ -1,19 +1,28 @@
-"""How far a run is: counts for documents and displays, a bar per stage or plain lines."""
+"""How far a run is: counts, rates and use of the GPUs, for documents, metrics and displays."""
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TextIO
+from typing import Any
 
-_CHATTY_PORTRAITS = 20
-"""Up to this many portraits every finished stage gets a line of its own."""
-_SUMMARY_SECONDS = 30.0
-_ID_CHARACTERS = 8
+_RECENT_SECONDS = 1800.0
+_RECENT_ENDS = 8
+"""A rate is told from the last half hour once so many portraits have ended in it."""
+_ENDS_REMEMBERED = 4096
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Workers of one kind, for comparing what was achieved with what they could do."""
+
+    stages: tuple[str, ...]
+    size: int
+    gpus: float
+    """Share of one GPU each of them holds."""
 
 
 @dataclass
@@ -23,6 +32,10 @@ class RunProgress:
     total: int
     """Portraits to be worked on in this run."""
     stages: Sequence[str]
+    interval_s: float = 0.0
+    """How often the progress document is written; a reader tells a dead run by it."""
+    crews: tuple[Crew, ...] = ()
+    """Workers as planned; empty where nobody has said."""
     done: Counter[str] = field(default_factory=Counter)
     """Portraits through each stage."""
     seconds: Counter[str] = field(default_factory=Counter)
@@ -37,10 +50,11 @@ class RunProgress:
     """Status by avatar."""
     failures: Counter[str] = field(default_factory=Counter)
     began: float = field(default_factory=time.time)
+    _ends: deque[float] = field(default_factory=lambda: deque(maxlen=_ENDS_REMEMBERED), repr=False)
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
     def stage_event(self, avatar_id: str, stage: str, event: str, number: float, text: str) -> None:
-        """Take in a worker's report; see ``pipeline.worker.Report``."""
+        """Take in a worker's report; see ``pipeline.portrait.Report``."""
         key = (avatar_id, stage)
         with self._lock:
             if event == "started":
@@ -64,6 +78,7 @@ class RunProgress:
             if avatar_id in self.ended:
                 return
             self.ended[avatar_id] = status
+            self._ends.append(time.time())
             if error_type:
                 self.failures[error_type] += 1
             for key in [key for key in self.running if key[0] == avatar_id]:
@@ -75,6 +90,11 @@ class RunProgress:
         with self._lock:
             return next((t for (owner, _), t in self.started.items() if owner == avatar_id), None)
 
+    def at_work(self) -> dict[tuple[str, str], tuple[float, str]]:
+        """By (avatar, stage) under way: fraction done and text."""
+        with self._lock:
+            return dict(self.running)
+
     def count(self, status: str) -> int:
         """Portraits that ended with ``status``."""
         return sum(1 for ended in self.ended.values() if ended == status)
@@ -82,10 +102,13 @@ class RunProgress:
     def snapshot(self) -> dict[str, Any]:
         """Plain values for the progress document."""
         with self._lock:
-            elapsed = time.time() - self.began
+            now = time.time()
+            elapsed = now - self.began
             rate = len(self.ended) / elapsed if elapsed > 0 else 0.0
+            recent = self._recent_rate(now) or rate
             left = self.total - len(self.ended)
             in_flight = Counter(stage for _, stage in self.running)
+            ideal = self._ideal_rate()
             return {
                 "total": self.total,
                 "ended": len(self.ended),
@@ -93,138 +116,46 @@ class RunProgress:
                 "failed": self.count("failed"),
                 "failures": dict(self.failures),
                 "elapsed_s": round(elapsed, 1),
+                "interval_s": self.interval_s,
                 "portraits_per_hour": round(rate * 3600, 2),
-                "remaining_s": round(left / rate, 1) if rate > 0 else None,
+                "recent_portraits_per_hour": round(recent * 3600, 2),
+                "ideal_portraits_per_hour": round(ideal * 3600, 2) if ideal else None,
+                "achieved_of_ideal": round(rate / ideal, 3) if ideal else None,
+                "remaining_s": round(left / recent, 1) if recent > 0 else None,
+                "gpu_hours": round(sum(self._gpu_hours(s) for s in self.stages), 4),
                 "stages": {
                     stage: {
                         "done": self.done[stage],
                         "in_flight": in_flight[stage],
-                        "seconds_mean": round(self.seconds[stage] / self.worked[stage], 3)
-                        if self.worked[stage]
-                        else None,
+                        "seconds_mean": round(self._mean(stage), 3) if self.worked[stage] else None,
+                        "gpu_hours": round(self._gpu_hours(stage), 4),
                     }
                     for stage in self.stages
                 },
             }
 
+    def _mean(self, stage: str) -> float:
+        return self.seconds[stage] / self.worked[stage]
 
-class Display(Protocol):
-    """Something that shows progress to a person."""
+    def _recent_rate(self, now: float) -> float | None:
+        """Ends per second lately, None where there were too few to tell."""
+        recent = [moment for moment in self._ends if now - moment < _RECENT_SECONDS]
+        if len(recent) < _RECENT_ENDS:
+            return None
+        return (len(recent) - 1) / max(now - recent[0], 1e-9)
 
-    def stage_event(self, avatar_id: str, stage: str, event: str, number: float, text: str) -> None:
-        """A worker's report."""
+    def _gpu_hours(self, stage: str) -> float:
+        """GPU share times time, of finished work only."""
+        share = next((crew.gpus for crew in self.crews if stage in crew.stages), 0.0)
+        return share * self.seconds[stage] / 3600
 
-    def portrait_ended(self, avatar_id: str, status: str, text: str) -> None:
-        """A portrait's end."""
-
-    def tick(self) -> None:
-        """Called several times a second."""
-
-    def close(self) -> None:
-        """The run is over."""
-
-
-class LineDisplay:
-    """Plain lines, for logs."""
-
-    def __init__(self, progress: RunProgress, stream: TextIO | None = None) -> None:
-        self._progress = progress
-        self._stream = stream or sys.stderr
-        self._chatty = progress.total <= _CHATTY_PORTRAITS
-        self._last_summary = time.monotonic()
-
-    def stage_event(self, avatar_id: str, stage: str, event: str, number: float, text: str) -> None:
-        if not self._chatty or event in ("progress", "failed"):
-            return
-        seconds = f" in {number:.1f} s" if event == "done" else ""
-        self._line(f"{avatar_id[:_ID_CHARACTERS]} {stage} {event}{seconds}")
-
-    def portrait_ended(self, avatar_id: str, status: str, text: str) -> None:
-        ended = len(self._progress.ended)
-        reason = f": {text}" if text else ""
-        self._line(
-            f"{avatar_id[:_ID_CHARACTERS]} {status} ({ended} of {self._progress.total}){reason}"
-        )
-
-    def tick(self) -> None:
-        if time.monotonic() - self._last_summary < _SUMMARY_SECONDS:
-            return
-        self._last_summary = time.monotonic()
-        state = self._progress.snapshot()
-        stages = ", ".join(
-            f"{name} {s['done']}" + (f"+{s['in_flight']}" if s["in_flight"] else "")
-            for name, s in state["stages"].items()
-        )
-        self._line(f"{state['ended']} of {state['total']} portraits ended; {stages}")
-
-    def close(self) -> None:
-        """Nothing to tidy up."""
-
-    def _line(self, text: str) -> None:
-        self._stream.write(f"{time.strftime('%H:%M:%S')} {text}\n")
-        self._stream.flush()
-
-
-class BarDisplay:
-    """A bar per stage, on a terminal."""
-
-    def __init__(self, progress: RunProgress) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-        )
-
-        self._state = progress
-        self._console = Console(stderr=True)
-        self._bars = Progress(
-            TextColumn("{task.description:>8}"),
-            BarColumn(bar_width=32),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("[dim]{task.fields[note]}"),
-            console=self._console,
-        )
-        self._tasks = {
-            stage: self._bars.add_task(stage, total=progress.total, note="", start=False)
-            for stage in progress.stages
-        }
-        self._bars.start()
-
-    def stage_event(self, avatar_id: str, stage: str, event: str, number: float, text: str) -> None:
-        if event == "started" and stage in self._tasks:
-            self._bars.start_task(self._tasks[stage])
-
-    def portrait_ended(self, avatar_id: str, status: str, text: str) -> None:
-        if status == "failed":
-            from rich.markup import escape
-
-            self._bars.console.print(
-                f"[red]{avatar_id[:_ID_CHARACTERS]} failed[/]: {escape(text)}", highlight=False
-            )
-
-    def tick(self) -> None:
-        with self._state._lock:
-            running = dict(self._state.running)
-        for stage, task in self._tasks.items():
-            here = [value for (_, name), value in running.items() if name == stage]
-            done = self._state.done[stage]
-            note = here[0][1] if len(here) == 1 else (f"{len(here)} at work" if here else "")
-            self._bars.update(
-                task, completed=done + sum(fraction for fraction, _ in here), note=note[:40]
-            )
-            if done >= self._state.total:
-                self._bars.stop_task(task)
-
-    def close(self) -> None:
-        """Leave the bars as they are and give the terminal back."""
-        self.tick()
-        self._bars.stop()
-
-
-def make_display(progress: RunProgress) -> Display:
-    """Bars on a terminal, lines elsewhere."""
-    return BarDisplay(progress) if sys.stderr.isatty() else LineDisplay(progress)
+    def _ideal_rate(self) -> float | None:
+        """Portraits per second if no worker of the slowest crew ever waited."""
+        rates = []
+        for crew in self.crews:
+            if not all(self.worked[stage] for stage in crew.stages):
+                return None
+            seconds = sum(self._mean(stage) for stage in crew.stages)
+            if seconds > 0:
+                rates.append(crew.size / seconds)
+        return min(rates, default=None)

@@ -6,21 +6,23 @@ import contextlib
 import logging
 import os
 import platform
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fc4d_ray.config import RunConfig, parse_config
 from fc4d_ray.errors import ConfigError, RunError
 from fc4d_ray.pipeline.backlog import find_backlog
+from fc4d_ray.pipeline.display import Display, make_display
 from fc4d_ray.pipeline.inputs import Inputs, collect_inputs, identify_again
 from fc4d_ray.pipeline.interruption import GracefulStop
+from fc4d_ray.pipeline.metrics import RunMetrics
 from fc4d_ray.pipeline.plan import Plan, make_plan
 from fc4d_ray.pipeline.portrait import Outcome, Portrait
-from fc4d_ray.pipeline.progress import Display, RunProgress, make_display
+from fc4d_ray.pipeline.progress import RunProgress
 from fc4d_ray.pipeline.summary import count_standings
+from fc4d_ray.pipeline.updates import Updates
 from fc4d_ray.store import layout
 from fc4d_ray.store.filesystem import Storage
 from fc4d_ray.store.location import find_output, open_output
@@ -28,8 +30,6 @@ from fc4d_ray.store.manifest import ManifestCommitter
 from fc4d_ray.store.runs import RunBook, RunDocument, new_run_id, utc_now
 
 _log = logging.getLogger(__name__)
-_UPDATE_COST_RATIO = 20
-"""A provisional manifest is written at most this rarely, measured in its own cost."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +76,19 @@ class RunSession:
     say: Callable[[str], None] = lambda line: None
     """Takes lines for the user."""
     overhead: Overhead = field(default_factory=lambda: Overhead())
+    metrics: RunMetrics = field(default_factory=RunMetrics)
 
     def stage_event(self, avatar_id: str, stage: str, event: str, number: float, text: str) -> None:
         """A worker's report."""
         self.progress.stage_event(avatar_id, stage, event, number, text)
+        self.metrics.stage_event(stage, event, number)
         self.display.stage_event(avatar_id, stage, event, number, text)
 
     def portrait_ended(self, outcome: Outcome) -> None:
         """A portrait's end."""
         avatar_id = outcome.portrait.avatar_id
         self.progress.portrait_ended(avatar_id, outcome.status, outcome.error_type)
+        self.metrics.portrait_ended(outcome.status, outcome.error_type)
         text = ""
         if outcome.status == "failed":
             text = f"{outcome.error_type} in {outcome.stage}: {outcome.error_message}"
@@ -193,7 +196,7 @@ class _Run:
         session = self._session(portraits)
         try:
             if portraits:
-                with session.stop, self._updates(session):
+                with session.stop, Updates(session, self._committer):
                     _runner(self._config)(session)
         except BaseException as error:
             self._end_badly(error)
@@ -237,7 +240,11 @@ class _Run:
         self._say(", ".join(parts))
 
     def _session(self, portraits: Sequence[Portrait]) -> RunSession:
-        progress = RunProgress(total=len(portraits), stages=self._plan.names)
+        progress = RunProgress(
+            total=len(portraits),
+            stages=self._plan.names,
+            interval_s=self._config.run.progress_interval_s,
+        )
         return RunSession(
             run_id=self._run_id,
             storage=self._storage,
@@ -249,40 +256,6 @@ class _Run:
             stop=GracefulStop(self._say),
             say=self._say,
         )
-
-    @contextlib.contextmanager
-    def _updates(self, session: RunSession) -> Iterator[None]:
-        """Refresh display, progress document and provisional manifest while the block runs."""
-        over = threading.Event()
-        thread = threading.Thread(target=self._update, args=(session, over), daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-
-    def _update(self, session: RunSession, over: threading.Event) -> None:
-        interval = self._config.run.progress_interval_s
-        published: set[str] = set()
-        due = time.monotonic() + interval
-        while not over.wait(0.2):
-            session.display.tick()
-            if time.monotonic() < due:
-                continue
-            began = time.monotonic()
-            try:
-                self._runs.progress(self._run_id, session.progress.snapshot())
-                news = set(session.progress.ended) - published
-                if news:
-                    self._committer.update(news)
-                    published |= news
-            except Exception:
-                # Derived documents only: the work itself must not stop for them, and a storage
-                # that is really out of order stops the workers' own commits.
-                _log.warning("the progress documents could not be written", exc_info=True)
-            cost = time.monotonic() - began
-            due = time.monotonic() + max(interval, _UPDATE_COST_RATIO * cost)
 
     def _conclude(self, session: RunSession) -> RunSummary:
         from fc4d_ray.pipeline.report import write_report
@@ -300,6 +273,7 @@ class _Run:
                 "interrupted": summary.interrupted,
                 "seconds": round(summary.seconds, 1),
                 "overhead": session.overhead.to_json(),
+                "progress": session.progress.snapshot(),
             },
         )
         return summary
