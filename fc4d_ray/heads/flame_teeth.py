@@ -17,10 +17,10 @@ TEETH_VERTICES, TEETH_FACES = 120, 168
 _NECK_JOINT, _JAW_JOINT = 1, 2
 _COLUMNS = 15
 
-_UPPER_RING = (
+UPPER_LIP_RING = (
     1713, 1715, 1716, 1735, 1696, 1694, 1657, 3543, 2774, 2811, 2813, 2850, 2833, 2832, 2830,
 )  # fmt: skip
-_LOWER_RING = (
+LOWER_LIP_RING = (
     1576, 1577, 1773, 1774, 1795, 1802, 1865, 3503, 2948, 2905, 2898, 2881, 2880, 2713, 2712,
 )  # fmt: skip
 """Vertices of the two lips, one corner of the mouth to the other, in pairs."""
@@ -97,7 +97,7 @@ def add_teeth(flame: FlameArrays, n_identity: int = 300) -> FlameArrays:
             f"{FLAME_FACES} faces, found {len(flame.template)} and {len(flame.faces)}"
             + (" (teeth were added before)" if flame.has_teeth else "")
         )
-    upper, lower = list(_UPPER_RING), list(_LOWER_RING)
+    upper, lower = list(UPPER_LIP_RING), list(LOWER_LIP_RING)
     basis = np.zeros((TEETH_VERTICES, *flame.shape_basis.shape[1:]), flame.shape_basis.dtype)
     of_lips = 0.5 * (flame.shape_basis[upper] + flame.shape_basis[lower])[..., :n_identity]
     basis[..., :n_identity] = np.tile(of_lips, (len(_V_OF_ROW), 1, 1))
@@ -136,7 +136,7 @@ def teeth_uv() -> NDArray[np.float32]:
 
 def _teeth_template(template: NDArray[np.floating]) -> NDArray[np.floating]:
     """(120, 3) metres, sized by the mean distance of the lips' paired vertices."""
-    upper, lower = template[list(_UPPER_RING)], template[list(_LOWER_RING)]
+    upper, lower = template[list(UPPER_LIP_RING)], template[list(LOWER_LIP_RING)]
     unit = np.linalg.norm(upper - lower, axis=1).mean()
     middle = 0.5 * (upper + lower)
     middle[:, 1] = middle[:, 1].mean()
