@@ -93,6 +93,11 @@ class OracleDenoiser:
         self._alphas = match_schedules(STABLE_DIFFUSION_NOISE, 10).forward.alphas_cumprod
         self._state = ExchangeState()
         self._attention = _colour_attention(self._state)
+        self._alphas_of = {
+            (portrait_id, name): functional.pixel_unshuffle(view.alpha[None], FACTOR)
+            for portrait_id, views in truth.items()
+            for name, view in views.items()
+        }
         self._ideas = {
             (portrait_id, name): self._idea(portrait_id, view)
             for portrait_id, views in truth.items()
@@ -134,23 +139,24 @@ class OracleDenoiser:
         if exchange is not None:
             exchange = exchange.prepared_for(tuple(latents.shape[-2:]), 1)
         places = torch.stack([self._places[key] for key in condition])
+        head = torch.stack([self._alphas_of[key] for key in condition])
         with self._state.during(exchange):
-            colours = self._attend(places, guess)
-        idea = idea - _cell_means(idea) + colours
+            colours = self._attend(places, _cell_colours(guess, head))
+        change = (colours - _cell_colours(idea, head)).repeat_interleave(FACTOR * FACTOR, 1)
+        idea = idea + change * head.repeat(1, _COLOURS, 1, 1)
         clean = _posterior(latents, idea, alpha, deviation)
         return (latents - alpha**0.5 * clean) / (1 - alpha) ** 0.5
 
-    def _attend(self, places: Tensor, guess: Tensor) -> Tensor:
-        """Cell colours (B, 192, s, s) after the attention layer."""
-        side = guess.shape[-1]
-        colours = _colour_channels(guess).flatten(2).transpose(1, 2)  # [B, tokens, 3]
+    def _attend(self, places: Tensor, cells: Tensor) -> Tensor:
+        """Cell colours (B, 3, s, s) after the attention layer."""
+        side = cells.shape[-1]
+        colours = cells.flatten(2).transpose(1, 2)  # [B, tokens, 3]
         likeness = 2 * self._config.likeness  # latents span -1…1
         features = torch.cat([places / self._config.reach_m, colours / likeness], -1)
         square = features.square().sum(-1, keepdim=True)
         tokens = torch.cat([features, square, torch.ones_like(square), colours], -1)
         mixed = self._attention(tokens)[..., -_COLOURS:]
-        cells = mixed.transpose(1, 2).unflatten(2, (side, side))
-        return cells.repeat_interleave(FACTOR * FACTOR, 1)
+        return mixed.transpose(1, 2).unflatten(2, (side, side))
 
     def _idea(self, portrait_id: str, view: GuideView) -> Tensor:
         if view.name == "reference":
@@ -183,13 +189,14 @@ def _posterior(latents: Tensor, idea: Tensor, alpha: float, deviation: float) ->
     return (latents * (trust / alpha**0.5) + (1 - alpha) * idea) / (trust + 1 - alpha)
 
 
-def _colour_channels(latents: Tensor) -> Tensor:
-    """Mean colour (B, 3, s, s) of each cell; a colour's pixels are consecutive channels."""
-    return latents.unflatten(1, (_COLOURS, FACTOR * FACTOR)).mean(2)
+def _cell_colours(latents: Tensor, head: Tensor) -> Tensor:
+    """Mean colour (B, 3, s, s) of the head in each cell, of the background in empty cells.
 
-
-def _cell_means(latents: Tensor) -> Tensor:
-    return _colour_channels(latents).repeat_interleave(FACTOR * FACTOR, 1)
+    A colour's pixels are consecutive channels of a latent. ``head``: (B, 64, s, s) 0…1.
+    """
+    pixels = latents.unflatten(1, (_COLOURS, FACTOR * FACTOR))
+    weights = torch.where(head.sum(1, keepdim=True) > 1, head, 1.0)[:, None]
+    return (pixels * weights).sum(2) / weights.sum(2)
 
 
 def _cell_places(view: GuideView) -> Tensor:
