@@ -95,5 +95,9 @@ class DevicePoisoned(FC4DError):
     """A CUDA error that leaves the process unable to use its device: it must be replaced."""
 
 
+class TrackingFailed(StageFailed):
+    """Clips cannot be tracked: no face in them, unequal sizes, or values that are no numbers."""
+
+
 class TrainingDiverged(StageFailed):
     """A loss or parameter became non-finite during avatar training."""
