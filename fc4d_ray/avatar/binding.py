@@ -1,18 +1,24 @@
 """Splats ride on triangles: the triangle's frame, and local parameters to world ones.
 
 Formulas of GaussianAvatars; the frame of a triangle is a centre c, a rotation R and one scalar
-scale k, and a splat with local position x sits at ``k R x + c``. Quaternions are wxyz.
+scale k, and a splat with local position x sits at ``k R x + c``. With ``affine`` attachment the
+triangle's change of shape acts on the splat, too (stretch.py). Quaternions are wxyz.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fc4d_ray.avatar.gaussians import Gaussians
+from fc4d_ray.avatar.stretch import stretch_of, stretch_points, stretch_splats, triangle_shape
+
+Attachment = Literal["similarity", "affine"]
+"""How splats follow their triangle: turned and scaled by one number, or deformed as it is."""
 
 _LENGTH_FLOOR = 1e-20
 """Floor of a squared length: zero vectors stay zero and their gradient is zero, not NaN."""
@@ -30,6 +36,8 @@ class FaceFrames:
     """(..., F) metres: mean of the first edge's length and the height over it."""
     quaternion: Tensor
     """(..., F, 4) of ``rotation``; the sign is arbitrary."""
+    stretch: Tensor | None = None
+    """(..., F, 3) change of shape since rest (stretch.py); None for similarity attachment."""
 
     def gather(self, face_index: Tensor) -> FaceFrames:
         """Frames of the faces (N,) of a single time step, one row per entry."""
@@ -38,6 +46,7 @@ class FaceFrames:
             self.rotation[face_index],
             self.scale[face_index],
             self.quaternion[face_index],
+            None if self.stretch is None else self.stretch[face_index],
         )
 
 
@@ -59,9 +68,10 @@ class WorldSplats:
     """(N, K - 1, 3), for world directions."""
 
 
-def face_frames(vertices: Tensor, faces: Tensor) -> FaceFrames:
+def face_frames(vertices: Tensor, faces: Tensor, rest: Tensor | None = None) -> FaceFrames:
     """Frames of the triangles ``faces`` (F, 3) of ``vertices`` (..., V, 3); differentiable.
 
+    ``rest`` (F, 3) is the triangles' ``triangle_shape`` at rest, for affine attachment.
     Degenerate triangles give zero axes and a tiny scale, never NaN; their quaternion means nothing.
     """
     v0, v1, v2 = (vertices[..., faces[:, corner], :] for corner in range(3))
@@ -76,6 +86,7 @@ def face_frames(vertices: Tensor, faces: Tensor) -> FaceFrames:
         rotation=rotation,
         scale=(_length(edge)[..., 0] + height) / 2,
         quaternion=matrix_to_quaternion(rotation),
+        stretch=None if rest is None else stretch_of(triangle_shape(vertices, faces), rest),
     )
 
 
@@ -85,11 +96,18 @@ def local_to_world(gaussians: Gaussians, frames: FaceFrames) -> WorldSplats:
     Gradients reach the local parameters and the frames. Spherical harmonics are not rotated: they
     take world directions.
     """
-    offset = (frames.rotation * gaussians.positions[:, None, :]).sum(-1)
+    positions, quats = gaussians.positions, F.normalize(gaussians.quats, dim=-1)
+    scales = torch.exp(gaussians.log_scales)
+    if frames.stretch is not None:
+        positions = stretch_points(positions, frames.stretch)
+        rows, axes, lengths = stretch_splats(quaternion_to_matrix(quats), scales, frames.stretch)
+        quats = quats.index_copy(0, rows, matrix_to_quaternion(axes))
+        scales = scales.index_copy(0, rows, lengths)
+    offset = (frames.rotation * positions[:, None, :]).sum(-1)
     return WorldSplats(
         means=frames.scale[:, None] * offset + frames.centre,
-        quats=multiply_quaternions(frames.quaternion, F.normalize(gaussians.quats, dim=-1)),
-        scales=torch.exp(gaussians.log_scales) * frames.scale[:, None],
+        quats=multiply_quaternions(frames.quaternion, quats),
+        scales=scales * frames.scale[:, None],
         opacities=torch.sigmoid(gaussians.opacity_logits),
         sh0=gaussians.sh0,
         shN=gaussians.shN,

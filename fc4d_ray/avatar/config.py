@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from fc4d_ray.avatar.binding import Attachment
 from fc4d_ray.avatar.coin import CoinConfig
 from fc4d_ray.avatar.density import DensityConfig
 from fc4d_ray.avatar.frames import WindowConfig
@@ -27,6 +28,10 @@ class TrainConfig:
     """Degree of view-dependent colour; it grows from 0 during the first stage."""
     sh_interval: int = 1000
     """Steps between two degrees."""
+    attachment: Attachment = "similarity"
+    """How splats follow their triangle. ``similarity``: turned, and scaled by one number, as in
+    GaussianAvatars. ``affine``: deformed as the triangle is, so that skin which unfolds (a shutting
+    lid, an inner lip) keeps its splats without gaps."""
     background: Literal["white", "black", "random"] = "white"
     """What pictures are composited over; a new colour every step where random, which makes
     opacity matter everywhere."""

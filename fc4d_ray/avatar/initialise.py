@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from fc4d_ray.avatar.binding import face_frames
+from fc4d_ray.avatar.binding import face_frames, matrix_to_quaternion, quaternion_to_matrix
 from fc4d_ray.avatar.gaussians import Gaussians
 from fc4d_ray.avatar.spherical_harmonics import coefficient_count, rgb_to_dc
+from fc4d_ray.avatar.stretch import inverse_stretch, stretch_of, stretch_points, stretch_splats
 
 _NORMAL_AXIS = 1
 """Column of the face frame that is the normal (binding.FaceFrames.rotation)."""
@@ -68,6 +70,22 @@ def initialise_on_surface(
         sh0=rgb_to_dc(colors.to(positions)),
         shN=positions.new_zeros(n, coefficient_count(sh_degree) - 1, 3),
         binding=face_index.to(torch.int64),
+    )
+
+
+def folded_to_rest(gaussians: Gaussians, pose: Tensor, rest: Tensor) -> Gaussians:
+    """Splats laid out in one pose, as they lie in their triangles at rest (affine attachment).
+
+    ``pose`` and ``rest`` are (F, 3), the triangles' ``triangle_shape`` in either.
+    """
+    back = inverse_stretch(stretch_of(pose, rest))[gaussians.binding]
+    scales, quats = gaussians.log_scales.exp(), gaussians.quats
+    rows, axes, lengths = stretch_splats(quaternion_to_matrix(quats), scales, back)
+    return replace(
+        gaussians,
+        positions=stretch_points(gaussians.positions, back),
+        quats=quats.index_copy(0, rows, matrix_to_quaternion(axes)),
+        log_scales=scales.index_copy(0, rows, lengths).log(),
     )
 
 

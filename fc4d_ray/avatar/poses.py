@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from fc4d_ray.avatar.binding import FaceFrames, face_frames
+from fc4d_ray.avatar.binding import Attachment, FaceFrames, face_frames
+from fc4d_ray.avatar.stretch import triangle_shape
 from fc4d_ray.heads.protocol import PosableMesh
 
 _CACHE_BYTES = 128 << 20
@@ -21,14 +22,22 @@ class PoseCache:
     """
 
     def __init__(
-        self, mesh: PosableMesh, parameters: Mapping[str, Tensor], device: torch.device
+        self,
+        mesh: PosableMesh,
+        parameters: Mapping[str, Tensor],
+        device: torch.device,
+        attachment: Attachment = "similarity",
     ) -> None:
         self._mesh = mesh
         self._parameters = parameters
         self._device = device
         self._faces = torch.as_tensor(mesh.faces).long().to(device)
         self._is_fixed = not any(p.requires_grad for p in parameters.values())
-        bytes_per_pose = max(len(self._faces), 1) * 17 * 4
+        self._rest: Tensor | None = None
+        if attachment == "affine":
+            self._rest = triangle_shape(self.neutral_vertices(), self._faces)
+        numbers_per_face = 17 if self._rest is None else 20
+        bytes_per_pose = max(len(self._faces), 1) * numbers_per_face * 4
         self._capacity = max(1, _CACHE_BYTES // bytes_per_pose)
         self._frames: OrderedDict[int, FaceFrames] = OrderedDict()
 
@@ -51,7 +60,7 @@ class PoseCache:
 
     def frames_of(self, vertices: Tensor) -> FaceFrames:
         """Frames (F) of the mesh with the given vertices (V, 3)."""
-        return face_frames(vertices, self._faces)
+        return face_frames(vertices, self._faces, self._rest)
 
     def _compute(self, time: int) -> FaceFrames:
         return self.frames_of(

@@ -108,10 +108,16 @@ def sample_surface(
     spacing: NDArray[np.floating],  # [F] metres
     chosen: NDArray[np.bool_],  # [F]
     seed: int,
+    grown: NDArray[np.floating] | None = None,  # [F]
 ) -> SurfaceSamples:
-    """Points on the chosen faces, at least one on each, about ``spacing`` apart."""
+    """Points on the chosen faces, at least one on each, about ``spacing`` apart.
+
+    ``grown`` says how many times its area a face has where the distance is to hold, such as a lid
+    that is folded in ``vertices``.
+    """
     area = face_areas(vertices.astype(np.float64), faces)
     chosen = chosen & (area > 1e-12)
+    area = area if grown is None else area * grown
     generator = np.random.default_rng(seed)
     # One splat per hexagonal cell of that pitch; the remainder decides by chance.
     wished = np.where(chosen, area / (0.866 * spacing**2), 0)

@@ -75,7 +75,7 @@ class Training:
         self._set_gaussians(gaussians.detached().to(self.device).with_sh_degree(config.sh_degree))
         self.statistics = DensityStatistics.zeros(len(gaussians), self.device)
         self.parameters = self._head_parameters()
-        self.poses = PoseCache(mesh, self.parameters, self.device)
+        self.poses = PoseCache(mesh, self.parameters, self.device, config.attachment)
         self.network: CoinNetwork | None = None
         self.code: Tensor | None = None
         self.places: Tensor | None = None

@@ -22,7 +22,7 @@ from fc4d_ray.heads.landmark_embedding import embed_landmarks
 from fc4d_ray.heads.rig import HeadRig, Region
 from fc4d_ray.heads.teeth import make_mouth_bag, make_teeth
 
-FORMAT = 14
+FORMAT = 15
 """Raised whenever the cut or the reduction changes, so that an old cache is not read."""
 
 BUST_DEPTH_M = 0.42
@@ -234,17 +234,31 @@ def _regions(model, kept: NDArray, vertices: NDArray, faces: NDArray) -> NDArray
 def _mouth_interior(
     vertices: NDArray, faces: NDArray, region: NDArray, landmarks: NDArray
 ) -> NDArray[np.bool_]:
-    """Vertices of the oral cavity: near the mouth, and hidden from outside while it is closed."""
+    """Vertices of the oral cavity: near the mouth, and hidden from outside while it is closed.
+
+    The inside of the cheeks is, too: some of it shows through the slit of the lips or the nose,
+    but all of it faces the cavity.
+    """
+    import torch
+
     from fc4d_ray.cameras import orbit_camera
-    from fc4d_ray.rendering.mesh import rasterize_mesh
+    from fc4d_ray.rendering.mesh import rasterize_mesh, vertex_normals
 
     shown = np.zeros(len(vertices), bool)
     for azimuth, elevation in ((0, 0), (35, 0), (-35, 0), (70, 0), (-70, 0), (0, 40), (0, -50)):
         camera = orbit_camera(azimuth, elevation, size=1024, fov_deg=8.0)
         visible = rasterize_mesh(vertices, faces, camera).face
         shown[faces[np.unique(visible[visible >= 0])]] = True
-    near = np.linalg.norm(vertices - landmarks[[62, 66]].mean(0), axis=1) < 0.07
-    return near & ~shown & (region == Region.FACE)
+    lips = landmarks[[62, 66]].mean(0)
+    distance = np.linalg.norm(vertices - lips, axis=1)
+    throat = (np.abs(vertices[:, 0]) < 0.015) & (vertices[:, 1] < lips[1] + 0.035)
+    near = (distance < 0.07) | (throat & (distance < 0.11))
+    normals = vertex_normals(torch.from_numpy(vertices), torch.from_numpy(faces).long()).numpy()
+    inward = lips - [0.0, 0.0, 0.025] - vertices
+    cosine = (normals * inward).sum(1) / np.linalg.norm(inward, axis=1)
+    behind_lips = (np.linalg.norm(inward, axis=1) < 0.045) & (vertices[:, 2] < lips[2] - 0.005)
+    behind_lips &= vertices[:, 1] < lips[1] + 0.013
+    return near & (region == Region.FACE) & (~shown | (behind_lips & (cosine > 0.3)))
 
 
 def _align(population: NDArray, region: NDArray) -> NDArray:
@@ -310,10 +324,32 @@ def _with_inner_mouth(
 ) -> AnnyHead:
     """The head with landmarks, teeth and the mouth behind them."""
     head = replace(head, landmark_faces=landmark_faces, landmark_barycentric=landmark_barycentric)
+    head = replace(head, action_basis=_lowered_tongue(head))
     teeth, bag = make_teeth(landmarks), make_mouth_bag(landmarks)
     lower = teeth.is_lower.astype(np.float32)
     head = _append(head, teeth.vertices, teeth.faces, teeth.mirror, lower, Region.TEETH)
     return _append(head, bag.vertices, bag.faces, bag.mirror, bag.jaw_share, Region.MOUTH)
+
+
+_TONGUE_SINKS = 0.5
+"""Share of its height that the tongue loses while the jaw opens, over and above the jaw's way."""
+
+
+def _lowered_tongue(head: AnnyHead) -> NDArray[np.float32]:
+    """Actions (A, V, 3) with a tongue that lies on the floor of an open mouth.
+
+    anny's own stays behind when the jaw drops, and fills the mouth to the palate.
+    """
+    actions = head.action_basis.copy()
+    tongue = head.region == Region.TONGUE
+    chin = head.faces[head.landmark_faces[8]][0]
+    row = head.action_names.index("jawOpen")
+    points = head.mean[tongue]
+    height = points[:, 1] - points[:, 1].min()
+    moved = _rigid_jaw(head, row, points, chin)
+    moved[:, 1] -= _TONGUE_SINKS * height
+    actions[row, tongue] = moved
+    return actions
 
 
 def _append(

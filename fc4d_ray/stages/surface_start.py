@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fc4d_ray.avatar.gaussians import Gaussians
-from fc4d_ray.avatar.initialise import initialise_on_surface
+from fc4d_ray.avatar.binding import Attachment
+from fc4d_ray.avatar.gaussians import Gaussians, concatenate
+from fc4d_ray.avatar.initialise import folded_to_rest, initialise_on_surface
+from fc4d_ray.avatar.stretch import triangle_shape
 from fc4d_ray.avatar.surface_samples import (
     SurfaceSampleConfig,
     SurfaceSamples,
@@ -40,8 +42,19 @@ SHOWING_POSES: tuple[dict[str, float], ...] = (
 """Expressions that between them show lids, teeth and mouth."""
 
 
-def lay_out(rig: HeadRig, config: SurfaceSampleConfig, seed: int) -> SurfaceSamples:
-    """Sample points on every part of the rig that can come into sight."""
+_FOLDED = 3.0
+"""Skin that grows to so many times its area shows a portrait too little to take its colour from."""
+_UNFOLDS = 1.8
+"""Skin that grows to so many times its area has its splats laid out where it is widest."""
+
+
+def lay_out(
+    rig: HeadRig, config: SurfaceSampleConfig, seed: int, attachment: Attachment
+) -> SurfaceSamples:
+    """Sample points on every part of the rig that can come into sight.
+
+    Distances hold where a part is widest if its splats spread with it (``affine`` attachment).
+    """
     around = [
         orbit_camera(azimuth, elevation, size=512)
         for elevation, count in ((0, 24), (35, 8), (-30, 8), (70, 3))
@@ -57,23 +70,33 @@ def lay_out(rig: HeadRig, config: SurfaceSampleConfig, seed: int) -> SurfaceSamp
     chosen &= presence(rig.neutral)[rig.faces].max(1) > 0.02
     landmarks = rig.landmarks(torch.from_numpy(rig.neutral)).numpy()
     spacing = spacing_per_face(rig.neutral, rig.faces, rig.region, landmarks, config)
-    return sample_surface(rig.neutral, rig.faces, spacing, chosen, seed)
+    grown = None
+    if attachment == "affine":
+        _, grown = widest_poses(rig, SHOWING_POSES, _UNFOLDS)
+    return sample_surface(rig.neutral, rig.faces, spacing, chosen, seed, grown)
 
 
-def unfolding_faces(
-    rig: HeadRig, poses: tuple[dict[str, float], ...], ratio: float = 3.0
-) -> NDArray[np.bool_]:
-    """Faces (F,) that grow to ``ratio`` times their area in some pose: lids, inner lips."""
-    rest = face_areas(rig.neutral, rig.faces)
-    unfolds = np.zeros(len(rig.faces), bool)
-    for actions in poses:
-        vertices = rig.pose(rig.parameters_from_actions(actions))[0].numpy()
-        unfolds |= face_areas(vertices, rig.faces) > ratio * rest
-    return unfolds
+def widest_poses(
+    rig: HeadRig, poses: tuple[dict[str, float], ...], ratio: float
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Where faces unfold (lids, inner lips): the pose (F,) a face is largest in, and how large.
+
+    Sizes (F,) are in areas at rest. Faces that stay below ``ratio`` have pose -1 and size 1.
+    """
+    rest = np.maximum(face_areas(rig.neutral.astype(np.float64), rig.faces), 1e-12)
+    posed = (rig.pose(rig.parameters_from_actions(actions))[0] for actions in poses)
+    grown = np.stack([face_areas(vertices.double().numpy(), rig.faces) for vertices in posed])
+    grown /= rest
+    unfolds = grown.max(0) > ratio
+    return np.where(unfolds, grown.argmax(0), -1), np.where(unfolds, grown.max(0), 1.0)
 
 
 def splats_on_surface(
-    person: PersonFiles, samples: SurfaceSamples, shape: Path, image: Path
+    person: PersonFiles,
+    samples: SurfaceSamples,
+    shape: Path,
+    image: Path,
+    attachment: Attachment,
 ) -> Gaussians:
     """Splats with the colours of the completed views, as opaque as the bust's fade allows."""
     rig = person.rig
@@ -89,15 +112,39 @@ def splats_on_surface(
         completed,
     )
     # Folded skin lies so close behind what hides it that depth cannot tell them apart.
-    folded = unfolding_faces(rig, SHOWING_POSES)[samples.face_index]
+    folded = (widest_poses(rig, SHOWING_POSES, _FOLDED)[0] >= 0)[samples.face_index]
     colours[folded] = completed[folded]
-    gaussians = initialise_on_surface(
-        vertices, faces, torch.from_numpy(samples.face_index),
-        torch.from_numpy(samples.barycentric), torch.from_numpy(colours),
-        torch.from_numpy(samples.spacing),
-    )  # fmt: skip
+    gaussians = _round_where_widest(rig, samples, colours, attachment)
     opacity = (0.95 * presence(points)).clip(0.005, 0.95)
     return replace(gaussians, opacity_logits=torch.logit(torch.from_numpy(opacity).float()))
+
+
+def _round_where_widest(
+    rig: HeadRig, samples: SurfaceSamples, colours: NDArray, attachment: Attachment
+) -> Gaussians:
+    """Splats that are round at rest or, on skin that unfolds and takes them along, unfolded."""
+    faces = torch.as_tensor(rig.faces).long()
+    rest = torch.from_numpy(rig.neutral)
+    pose = np.full(len(samples.face_index), -1)
+    if attachment == "affine":
+        pose = widest_poses(rig, SHOWING_POSES, _UNFOLDS)[0][samples.face_index]
+    parts, places = [], []
+    for index in np.unique(pose):
+        rows = np.flatnonzero(pose == index)
+        vertices = rest
+        if index >= 0:
+            vertices = rig.pose(rig.parameters_from_actions(SHOWING_POSES[index]))[0]
+        laid_out = initialise_on_surface(
+            vertices, faces, torch.from_numpy(samples.face_index[rows]),
+            torch.from_numpy(samples.barycentric[rows]), torch.from_numpy(colours[rows]),
+            torch.from_numpy(samples.spacing[rows]),
+        )  # fmt: skip
+        if index >= 0:
+            shapes = (triangle_shape(v, faces) for v in (vertices, rest))
+            laid_out = folded_to_rest(laid_out, *shapes)
+        parts.append(laid_out)
+        places.append(rows)
+    return concatenate(parts).select(torch.from_numpy(np.argsort(np.concatenate(places))))
 
 
 def _pictures(shape, image) -> list[tuple[Camera, NDArray[np.uint8], NDArray[np.float32], float]]:

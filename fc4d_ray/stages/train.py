@@ -65,8 +65,8 @@ class TrainStage:
                 generator=torch.Generator().manual_seed(context.seed),
             )
         else:
-            samples = lay_out(person.rig, config.surface, context.seed)
-            gaussians = splats_on_surface(person, samples, shape, image)
+            samples = lay_out(person.rig, config.surface, context.seed, config.attachment)
+            gaussians = splats_on_surface(person, samples, shape, image, config.attachment)
         frames = PersonFrames(
             shape, image, context.inputs["video"], context.inputs["track"], person.rig
         )
@@ -76,7 +76,7 @@ class TrainStage:
             output_dir=context.output,
         )  # fmt: skip
         metadata = {"avatar_id": context.row.get("avatar_id", ""), "seed": context.seed}
-        Avatar(result.gaussians, person.rig, metadata).save(context.output)
+        Avatar(result.gaussians, person.rig, metadata, config.attachment).save(context.output)
         return _facts(context, result)
 
 

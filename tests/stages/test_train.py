@@ -16,7 +16,7 @@ from fc4d_ray.heads.rig import Region
 from fc4d_ray.images import read_png
 from fc4d_ray.stages.person_files import read_person
 from fc4d_ray.stages.protocol import StageContext
-from fc4d_ray.stages.surface_start import lay_out, unfolding_faces
+from fc4d_ray.stages.surface_start import lay_out, widest_poses
 from fc4d_ray.stages.train import TrainStage, TrainStageConfig
 from fc4d_ray.stages.training_frames import PersonFrames
 
@@ -60,22 +60,36 @@ def test_equal_seeds_give_equal_bytes_and_others_do_not(trained, train) -> None:
 
 
 def test_splats_are_laid_out_on_every_part_that_can_come_into_sight(rig) -> None:
-    samples = lay_out(rig, SurfaceSampleConfig(face_mm=6, hair_mm=12, body_mm=15), seed=0)
+    config = SurfaceSampleConfig(face_mm=6, hair_mm=12, body_mm=15)
+    samples = lay_out(rig, config, seed=0, attachment="similarity")
     region = rig.region[rig.faces[samples.face_index, 0]]
     for kind in (Region.FACE, Region.EYE, Region.HAIR, Region.CLOTHING, Region.TEETH):
         assert (region == kind).any(), kind.name
     points = samples.points(rig.neutral, rig.faces)
     assert points[:, 1].min() > -0.25, "nothing below the bust's end"
-    lids = unfolding_faces(rig, ({"eyeBlinkLeft": 1.0},))
+    lids = widest_poses(rig, ({"eyeBlinkLeft": 1.0},), 3.0)[0] >= 0
     assert np.isin(np.flatnonzero(lids), samples.face_index).mean() > 0.5, "lids are needed"
 
 
-def test_unfolding_faces_are_those_that_grow(rig) -> None:
-    lids = unfolding_faces(rig, ({"eyeBlinkLeft": 1.0},))
+def test_lids_get_splats_for_their_size_when_shut(rig) -> None:
+    config = SurfaceSampleConfig(face_mm=1.5, hair_mm=12, body_mm=15)
+    lids = np.flatnonzero(widest_poses(rig, ({"eyeBlinkLeft": 1.0},), 3.0)[0] >= 0)
+    folded, unfolded = (
+        np.isin(lay_out(rig, config, seed=0, attachment=a).face_index, lids).sum()
+        for a in ("similarity", "affine")
+    )
+    assert unfolded > 1.2 * folded
+
+
+def test_widest_poses_name_the_faces_that_grow(rig) -> None:
+    pose, size = widest_poses(rig, ({}, {"eyeBlinkLeft": 1.0}), 3.0)
+    lids = pose == 1
+    assert set(np.unique(pose)) == {-1, 1}
+    assert (size[lids] > 3).all() and (size[~lids] == 1).all()
     centres = rig.neutral[rig.faces].mean(1)
     assert 10 < lids.sum() < 600
     assert (centres[lids, 0] > 0).mean() > 0.95, "on the left eye only"
-    assert not unfolding_faces(rig, ({},)).any()
+    assert (widest_poses(rig, ({},), 3.0)[0] == -1).all()
 
 
 @pytest.fixture(scope="module")

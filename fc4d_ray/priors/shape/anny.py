@@ -20,7 +20,11 @@ from fc4d_ray.errors import ConfigError
 from fc4d_ray.heads.anny import AnnyHead
 from fc4d_ray.heads.rig import HeadRig, Region
 from fc4d_ray.priors.shape.bust import presence
+from fc4d_ray.priors.shape.feature_alignment import align_features
 from fc4d_ray.priors.shape.fitting import FitConfig, HeadFit, fit_head
+from fc4d_ray.priors.shape.head_outline import HeadOutline
+from fc4d_ray.priors.shape.lid_colour import paint_lids
+from fc4d_ray.priors.shape.mouth_clearance import clear_mouth
 from fc4d_ray.priors.shape.outer_shell import OuterShell, ShellConfig, grow_outer_shell
 from fc4d_ray.priors.shape.surface_colour import SurfaceColour, complete_surface_colour
 from fc4d_ray.priors.shape.views import REFERENCE, ShapeView
@@ -65,20 +69,26 @@ def fit_person(
     labels: NDArray[np.uint8],  # [S, S]
     landmarks: NDArray[np.floating],  # [68, 2] px
     config: AnnyShapeConfig,
+    *,
+    inside: NDArray[np.bool_] | None = None,  # [S, S], False beyond the source image's border
 ) -> FittedPerson:
     """Camera, identity, expression, outer shell and coarse colour of the portrayed person.
 
     Raises ``FitFailed`` where the landmarks are not those of a face.
     """
-    fit = fit_head(head, landmarks, portrait.shape[0], config.fit)
-    bare = _rest_rig(head, fit)
+    inside = np.ones(matte.shape, bool) if inside is None else inside
+    skull = HeadOutline(head, matte, labels, inside)
+    fit = fit_head(head, landmarks, portrait.shape[0], config.fit, skull)
+    bare = align_features(_rest_rig(head, fit), fit.camera, landmarks)
     shell = grow_outer_shell(bare, bare.neutral, fit.camera, matte, labels, config.shell)
+    shell = clear_mouth(shell, bare)
     rig = _with_shell(bare, shell)
     mirror = _mirror_with_shell(head, shell)
     colour = complete_surface_colour(
         rig.neutral, rig.faces, rig.region, mirror, fit.camera, portrait, matte, labels,
         _colour_reliability(rig),
     )  # fmt: skip
+    colour = paint_lids(rig, colour)
     return FittedPerson(rig, fit.camera, colour, fit, shell.hair_thickness_m)
 
 

@@ -20,6 +20,7 @@ from scipy.spatial import cKDTree
 from fc4d_ray.cameras import Camera
 from fc4d_ray.heads.rig import Region
 from fc4d_ray.heads.teeth import tooth_row_shade
+from fc4d_ray.images import smoothstep
 from fc4d_ray.portraits.regions import CLOTHING, HAIR, SKIN
 from fc4d_ray.rendering.mesh import rasterize_mesh
 
@@ -216,8 +217,12 @@ def _paint_inner(result, vertices, region, colour, seen, material) -> None:
     teeth = region == Region.TEETH
     paint = np.array([0.95, 0.92, 0.86]) * np.sqrt(cast) * min(1.0, 0.30 + 0.85 * brightness)
     result[teeth] = paint * tooth_row_shade()[:, None]
-    result[region == Region.TONGUE] = np.array([0.50, 0.22, 0.20]) * (0.3 + 0.6 * brightness)
-    result[region == Region.MOUTH] = np.array([0.25, 0.09, 0.08]) * (0.3 + 0.6 * brightness)
+    # Light hardly reaches the back of a mouth.
+    depth = vertices[teeth, 2].max() - vertices[:, 2] if teeth.any() else np.zeros(len(vertices))
+    light_in = (0.3 + 0.6 * brightness) * (1 - 0.8 * smoothstep(depth, 0.0, 0.032))
+    for part, flesh in ((Region.TONGUE, (0.60, 0.28, 0.25)), (Region.MOUTH, (0.28, 0.10, 0.09))):
+        rows = region == part
+        result[rows] = np.array(flesh) * light_in[rows, None]
     eye = region == Region.EYE
     result[eye] = np.array([0.85, 0.83, 0.80]) * (0.35 + 0.7 * brightness)
     inner = (teeth | eye) & (seen > 0.3)

@@ -30,11 +30,16 @@ def test_the_rest_is_the_photographed_face_and_driving_is_relative_to_it(head, f
     count = len(bare.neutral)
     photographed = bare.neutral_parameters()
     photographed["actions"] = torch.from_numpy(fit.actions)[None]
-    np.testing.assert_allclose(rig.neutral[:count], bare.pose(photographed)[0].numpy(), atol=1e-6)
+    rest = bare.pose(photographed)[0].numpy()
+    # Lids and lips are laid on the portrait's afterwards; nothing else moves, and by little.
+    aligned = np.linalg.norm(rig.neutral[:count] - rest, axis=1)
+    assert aligned.max() < 0.006 and (aligned > 1e-6).mean() < 0.6
     full = rig.parameters_from_actions({"jawOpen": 1.0})
     photographed["actions"][0, head.action_names.index("jawOpen")] = 1.0
     np.testing.assert_allclose(
-        rig.pose(full)[0, :count].numpy(), bare.pose(photographed)[0].numpy(), atol=1e-5
+        rig.pose(full)[0, :count].numpy() - rig.neutral[:count],
+        bare.pose(photographed)[0].numpy() - rest,
+        atol=1e-5,
     )
 
 
