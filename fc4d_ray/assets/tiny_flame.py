@@ -32,16 +32,18 @@ MODEL_NAME = "flame2023_Open.pkl"
 """Name under which ``fc4d assets import flame FOLDER`` finds the model."""
 
 _COLUMNS, _RINGS = 62, 81
-_LOWEST_POLAR_DEG = 150.0
+_LOWEST_POLAR_DEG = 140.0
 _FRONT_DENSITY = 0.75
 """How much denser columns are in front than behind, 0 (not at all) to 1."""
 _NEIGHBOURS = 6
 _N_IDENTITY, _N_BASIS = 300, 400
 _INNER = (Region.TEETH, Region.TONGUE, Region.MOUTH)
 _JAW_JOINT_M = (0.0, -0.015, 0.01)
-_MASK_REGIONS = {
-    "face": Region.FACE, "neck": Region.NECK, "scalp": Region.SCALP, "boundary": Region.BUST,
-}  # fmt: skip
+_LOWEST_M, _NECK_RADIUS_M = -0.17, 0.08
+_BOUNDARY_M = 0.01
+"""Height of the strip along the lower edge that counts as boundary."""
+_SMOOTHING_STEPS = 3
+_MASK_REGIONS = {"face": Region.FACE, "neck": Region.NECK, "scalp": Region.SCALP}
 
 
 def write_tiny_flame(directory: Path) -> Path:
@@ -60,30 +62,37 @@ class _Layout:
     """Anny's head on a grid of directions: each vertex is a mean of anny's."""
 
     head: AnnyHead
-    sources: NDArray[np.intp]  # [V, n] vertices of anny
-    shares: NDArray[np.float64]  # [V, n]
+    shares: scipy.sparse.csr_matrix  # [V, V of anny], rows sum to one
     faces: NDArray[np.int64]  # [F, 3]
 
     @staticmethod
     def of(head: AnnyHead) -> _Layout:
-        outer = np.flatnonzero(~np.isin(head.region, _INNER))
+        # Beyond the neck the surface is no longer one seen from inside the head.
+        is_shoulder = np.hypot(head.mean[:, 0], head.mean[:, 2]) > _NECK_RADIUS_M
+        kept = ~np.isin(head.region, (*_INNER, Region.BUST)) & (head.mean[:, 1] > _LOWEST_M)
+        kept &= ~((head.region == Region.NECK) & is_shoulder)
+        outer = np.flatnonzero(kept)
         points = head.mean[outer].astype(np.float64)
         radius = np.linalg.norm(points, axis=1)
         distance, near = cKDTree(points / radius[:, None]).query(_directions(), _NEIGHBOURS)
-        shares = 1 / (distance + 0.01)
+        weights = 1 / (distance + 0.01)
         # Behind an ear or a lid there is a second surface: the outer one counts.
-        shares[radius[near] < 0.9 * radius[near].max(1, keepdims=True)] = 0
-        shares /= shares.sum(1, keepdims=True)
+        weights[radius[near] < 0.9 * radius[near].max(1, keepdims=True)] = 0
+        weights /= weights.sum(1, keepdims=True)
+        rows = np.repeat(np.arange(FLAME_VERTICES), _NEIGHBOURS)
+        shares = scipy.sparse.csr_matrix(
+            (weights.ravel(), (rows, outer[near].ravel())), shape=(FLAME_VERTICES, len(head.mean))
+        )
         faces = _grid_faces()
-        template = _mean(head.mean, outer[near], shares)
-        order = _lips_first(head, template)
+        shares = _smoothing(faces) @ shares
+        order = _lips_first(head, shares @ head.mean)
         place = np.empty_like(order)
         place[order] = np.arange(len(order))
-        return _Layout(head, outer[near][order], shares[order], place[faces])
+        return _Layout(head, shares[order], place[faces])
 
     def spread(self, values: NDArray) -> NDArray[np.float64]:
         """Values (V_anny, …) of anny's vertices at ours (V, …)."""
-        return _mean(values, self.sources, self.shares)
+        return (self.shares @ values.reshape(len(values), -1)).reshape(-1, *values.shape[1:])
 
     @property
     def template(self) -> NDArray[np.float64]:
@@ -92,8 +101,7 @@ class _Layout:
     @property
     def region(self) -> NDArray[np.uint8]:
         """(V,) the region of the nearest of anny's vertices."""
-        nearest = self.sources[np.arange(len(self.sources)), self.shares.argmax(1)]
-        return self.head.region[nearest]
+        return self.head.region[np.asarray(self.shares.argmax(1)).ravel()]
 
     def model(self) -> dict[str, Any]:
         basis = np.zeros((FLAME_VERTICES, 3, _N_BASIS), np.float32)
@@ -160,6 +168,7 @@ class _Layout:
         left, right = (around(eyes[side], 0.025, 0.02) for side in ("left", "right"))
         chosen = {name: region == label for name, label in _MASK_REGIONS.items()} | {
             "left_ear": ears & (x > 0), "right_ear": ears & (x < 0),
+            "boundary": y < y.min() + _BOUNDARY_M,
             "forehead": is_face & (y > marks[17:27, 1].max()),
             "left_eye_region": left, "right_eye_region": right, "eye_region": left | right,
             "nose": around(marks[27:36].mean(0), 0.018, 0.025),
@@ -264,13 +273,16 @@ def _nearest_on_mesh(
     return index, weights
 
 
-def _mean(values: NDArray, sources: NDArray[np.intp], shares: NDArray[np.float64]) -> NDArray:
-    flat = values.reshape(len(values), -1)
-    rows = np.repeat(np.arange(len(sources)), sources.shape[1])
-    matrix = scipy.sparse.csr_matrix(
-        (shares.ravel(), (rows, sources.ravel())), shape=(len(sources), len(values))
+def _smoothing(faces: NDArray[np.int64]) -> scipy.sparse.csr_matrix:
+    """(V, V) that takes folds out of eyelids: vertices move half way to their neighbours' mean."""
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    edges = np.unique(np.concatenate([edges, edges[:, ::-1]]), axis=0)
+    count = np.bincount(edges[:, 0], minlength=FLAME_VERTICES)
+    means = scipy.sparse.csr_matrix(
+        (1 / count[edges[:, 0]], edges.T), shape=(FLAME_VERTICES, FLAME_VERTICES)
     )
-    return (matrix @ flat).reshape(len(sources), *values.shape[1:])
+    step = 0.5 * (scipy.sparse.identity(FLAME_VERTICES, format="csr") + means)
+    return scipy.sparse.csr_matrix(step**_SMOOTHING_STEPS)
 
 
 def _dump(path: Path, value: dict[str, Any]) -> None:
