@@ -1,4 +1,4 @@
-"""``fc4d render``."""
+"""``fc4d render``, and ``jobs/render.py`` for all avatars of an output."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fc4d_ray.cli.console import exit_codes, say
+from fc4d_ray.cli.console import exit_codes, notice, say
 from fc4d_ray.errors import ConfigError
 
 _MANY_FILES = 12
@@ -69,6 +69,56 @@ def render(
         say(str(path))
     if len(written) > _MANY_FILES:
         say(f"… {len(written)} images in {out}")
+
+
+def render_all(
+    output: Annotated[str, typer.Argument(metavar="OUT", help="Output location of earlier runs.")],
+    out: Annotated[str, typer.Option("--out", help="Folder or s3:// location for the views.")],
+    azimuth: Annotated[
+        str, typer.Option("--azimuth", help="Degrees, comma-separated; positive towards +x.")
+    ] = "0",
+    elevation: Annotated[
+        str, typer.Option("--elevation", help="Degrees, comma-separated; positive = from above.")
+    ] = "0",
+    fov: Annotated[float | None, typer.Option("--fov", help="Field of view in degrees.")] = None,
+    radius: Annotated[
+        float | None, typer.Option("--radius", help="Distance from the head's centre in metres.")
+    ] = None,
+    action: Annotated[
+        list[str] | None,
+        typer.Option("--action", help="ARKit action and weight, jawOpen=1; may be repeated."),
+    ] = None,
+    clip: Annotated[str | None, typer.Option("--clip", help="Shipped motion clip.")] = None,
+    size: Annotated[int, typer.Option("--size", help="Side in pixels.")] = 512,
+    rgba: Annotated[bool, typer.Option("--rgba", help="Keep alpha instead of white.")] = False,
+    video: Annotated[bool, typer.Option("--video", help="A video instead of images.")] = False,
+    workers: Annotated[
+        int, typer.Option("--workers", help="Avatars at a time; 0 chooses from the cores.")
+    ] = 0,
+) -> None:
+    """Render every avatar of an output; the same command again continues.
+
+    Exit codes: 0 all rendered, 3 some failed, 2 usage error, 1 the run itself failed.
+    """
+    with exit_codes():
+        from fc4d_ray.config import RunSettings
+        from fc4d_ray.pipeline.render_job import Rendering, render_output
+
+        rendering = Rendering(
+            azimuths_deg=_angles("azimuth", azimuth),
+            elevations_deg=_angles("elevation", elevation),
+            fov_deg=fov,
+            radius_m=radius,
+            actions=dict(_action(text) for text in action or ()),
+            clip=clip,
+            size=size,
+            rgba=rgba,
+            video=video,
+        )
+        settings = RunSettings(workers=workers)
+        summary = render_output(output, out, rendering, settings, say=notice)
+    say(f"{summary.rendered} rendered, {len(summary.failures)} failed in {out}")
+    raise typer.Exit(summary.exit_code)
 
 
 def _angles(option: str, text: str) -> tuple[float, ...]:
