@@ -6,16 +6,14 @@ from pathlib import Path
 import numpy as np
 import plyfile
 import pytest
-import torch
+from ball_avatars import ball_avatar
 
 from fc4d_ray.avatar.avatar import Avatar
-from fc4d_ray.avatar.initialise import initialise_on_surface
 from fc4d_ray.cameras import orbit_camera
 from fc4d_ray.errors import ConfigError
-from fc4d_ray.heads.rig import HeadRig
 from fc4d_ray.images import read_png, write_png
 from fc4d_ray.playback import Performance, render_rgba
-from fc4d_ray.priors.video.motion import ACTION_NAMES, load_clip
+from fc4d_ray.priors.video.motion import load_clip
 from fc4d_ray.publishing.video import read_video
 from fc4d_ray.stages.protocol import StageContext
 from fc4d_ray.stages.publish import PublishConfig, PublishStage
@@ -24,47 +22,9 @@ FAST = PublishConfig(video_size=64, turntable_seconds=0.5, fps=12, clips=("blink
 CROP = 128
 
 
-def _ball() -> Avatar:
-    """A red ball of 10 cm whose top rises with jawOpen; its left half is blue."""
-    rings, spokes = 16, 24
-    theta = np.linspace(0.15, np.pi - 0.15, rings)[:, None]
-    phi = np.arange(spokes)[None] * 2 * np.pi / spokes
-    points = np.stack(
-        [np.sin(theta) * np.sin(phi), np.cos(theta) + 0 * phi, np.sin(theta) * np.cos(phi)], -1
-    ).reshape(-1, 3)
-    faces = []
-    for ring in range(rings - 1):
-        for spoke in range(spokes):
-            a, b = ring * spokes + spoke, ring * spokes + (spoke + 1) % spokes
-            faces += [(a, a + spokes, b), (b, a + spokes, b + spokes)]
-    faces = np.array(faces)
-    vertices = (0.1 * points).astype(np.float32)
-    basis = np.zeros((52, len(vertices), 3), np.float32)
-    basis[ACTION_NAMES.index("jawOpen"), :, 1] = 0.05 * (points[:, 1] > 0.5)
-    rig = HeadRig(
-        neutral=vertices,
-        faces=faces.astype(np.int32),
-        action_basis=basis,
-        action_names=ACTION_NAMES,
-        neck_pivot=np.array([0, -0.1, 0], np.float32),
-        neck_weight=np.ones(len(vertices), np.float32),
-        region=np.zeros(len(vertices), np.uint8),
-        landmark_faces=np.zeros(68, np.int32),
-        landmark_barycentric=np.full((68, 3), 1 / 3, np.float32),
-    )
-    mesh = torch.from_numpy(vertices), torch.from_numpy(faces)
-    index = torch.arange(len(faces)).repeat_interleave(3)
-    corners = torch.eye(3).repeat(len(faces), 1) * 0.6 + 0.4 / 3
-    is_left = vertices[faces[index, 0], 0] > 0
-    colours = torch.where(
-        torch.from_numpy(is_left)[:, None], torch.tensor([0, 0, 1.0]), torch.tensor([1.0, 0, 0])
-    )
-    return Avatar(initialise_on_surface(*mesh, index, corners, colours, 0.012), rig, {})
-
-
 @pytest.fixture
 def context(tmp_path: Path) -> StageContext:
-    avatar = _ball()
+    avatar = ball_avatar()
     for name in ("ingest", "shape", "train", "publish"):
         (tmp_path / name).mkdir()
     avatar.save(tmp_path / "train")
@@ -101,8 +61,8 @@ def test_everything_people_use_is_written(context: StageContext) -> None:
     figures = PublishStage().process(context)
     out = context.output
     assert {p.name for p in out.iterdir()} == {
-        "avatar.ply", "rig.npz", "preview.png", "reference.png", "turntable.mp4", "expressions.mp4", "sheet.png",
-        "record.json",
+        "avatar.ply", "rig.npz", "preview.png", "reference.png", "turntable.mp4",
+        "expressions.mp4", "sheet.png", "record.json",
     }  # fmt: skip
     assert said == sorted(said) and len(said) >= 4
 
@@ -111,7 +71,7 @@ def test_everything_people_use_is_written(context: StageContext) -> None:
     assert json.loads(json.dumps(figures)) == figures
 
     vertices = plyfile.PlyData.read(out / "avatar.ply")["vertex"]
-    assert len(vertices) == len(_ball().gaussians)
+    assert len(vertices) == len(ball_avatar().gaussians)
     assert np.abs(np.linalg.norm([vertices[c] for c in "xyz"], axis=0) - 0.1).max() < 0.01
     assert len(Avatar.load(out).gaussians) == len(vertices), "rig.npz alone is an avatar"
 

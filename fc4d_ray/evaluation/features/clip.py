@@ -66,12 +66,13 @@ class ClipFeatures:
     @cached_property
     def _model(self) -> tuple[Any, Any]:
         ensure_torchvision_importable()
+        from safetensors import SafetensorError
         from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
         folder = str(self._folder)
         try:
             model = CLIPVisionModelWithProjection.from_pretrained(folder, local_files_only=True)
             processor = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise ModelFileError(f"{folder} is no CLIP model: {error}") from error
         return processor, model.eval().to(self._config.torch_device)

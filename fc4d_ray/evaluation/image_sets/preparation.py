@@ -49,4 +49,4 @@ def _prepared(
     square = flat.crop((left, top, left + side, top + side))
     if side != size:
         square = square.resize((size, size), Image.Resampling.BICUBIC)
-    return np.asarray(square, np.uint8)
+    return np.array(square, np.uint8)

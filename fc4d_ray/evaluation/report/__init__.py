@@ -1,0 +1,1 @@
+"""What an evaluation leaves: Parquet for machines, tables and a page for people."""
