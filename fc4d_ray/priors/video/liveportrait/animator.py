@@ -26,13 +26,13 @@ from fc4d_ray.priors.video.liveportrait.motion_extractor import FaceMotion
 from fc4d_ray.priors.video.liveportrait.view_crops import CropSheet, flow_of, moved_alpha
 from fc4d_ray.priors.video.liveportrait.warping import WarpSource, identity_grid
 
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["auto", "float32", "float16", "bfloat16"]
 
 RELEASED_INPUT_SIZE = 256
 DECODER_SCALE = 2
 """The decoder's picture is twice as large as the networks' input."""
 
-_HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+_HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,13 @@ class InferenceConfig:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
-    device: str = "cpu"
-    """cpu, cuda, cuda:1 …"""
-    precision: Precision = "fp32"
-    """``fp16`` (CUDA only) and ``bf16`` run convolutions in half precision."""
+    device: str = "auto"
+    """``auto`` (a CUDA device where there is one), ``cpu``, ``cuda`` or ``cuda:1``."""
+    precision: Precision = "auto"
+    """Of the convolutions; ``auto``: float16 on CUDA, as upstream, float32 elsewhere. Where a GPU
+    makes black patches in float16, float32 helps."""
     batch_size: int = 4
-    """Pairs of view and frame that are warped and decoded together: about 0.5 GB each in fp32."""
+    """Pairs of view and frame warped and decoded together: about 0.5 GB each in float32."""
     motion_batch_size: int = 64
     """Driving frames that are read together."""
     input_size: int = RELEASED_INPUT_SIZE
@@ -61,10 +62,24 @@ class InferenceConfig:
             raise ConfigError(
                 f"inference.input_size must be a multiple of 32, got {self.input_size}"
             )
-        if self.precision == "fp16" and not self.device.startswith("cuda"):
+        if self.device not in ("auto", "cpu") and self.device.split(":")[0] != "cuda":
             raise ConfigError(
-                f"inference.precision fp16 needs a CUDA device, inference.device is {self.device}"
+                f"inference.device must be auto, cpu, cuda or cuda:<number>, found {self.device!r}"
             )
+        if self.precision == "float16" and self.device == "cpu":
+            raise ConfigError("inference.precision float16 needs a CUDA device, not cpu")
+
+    def resolved_device(self) -> torch.device:
+        """Where the networks run on this machine."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(self.device)
+
+    def half_type(self, device: torch.device) -> torch.dtype | None:
+        """Type of the convolutions on ``device`` where it is not float32."""
+        if self.precision == "auto":
+            return torch.float16 if device.type == "cuda" else None
+        return _HALVES.get(self.precision)
 
 
 @dataclass(frozen=True)
@@ -81,7 +96,8 @@ class FaceAnimator:
 
     def __init__(self, networks: LivePortraitNetworks, config: InferenceConfig) -> None:
         self.config = config
-        self.device = torch.device(config.device)
+        self.device = config.resolved_device()
+        self._half_type = config.half_type(self.device)
         self.networks = networks.to(self.device)
         self._decoder = InferenceDecoder(networks.decoder).eval().to(self.device)
         self._warp_and_decode = self._pictures_of
@@ -178,14 +194,14 @@ class FaceAnimator:
         return torch.as_tensor(values, dtype=torch.float32).to(self.device)
 
     def _half(self) -> AbstractContextManager[None]:
-        dtype = _HALVES.get(self.config.precision)
-        return torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+        half = self._half_type
+        return torch.autocast(self.device.type, half or torch.bfloat16, enabled=half is not None)
 
     def _require_finite(self, what: str, *values: Tensor) -> None:
         if not all(bool(value.isfinite().all()) for value in values):
             raise StageFailed(
                 f"the {what} holds values that are no finite numbers; "
-                f"video.inference.precision is {self.config.precision}: try fp32"
+                f"video.inference.precision is {self.config.precision}: try float32"
             )
 
 

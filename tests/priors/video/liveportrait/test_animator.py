@@ -182,7 +182,7 @@ def test_overflow_is_reported_with_a_way_out(
 ) -> None:
     animator, sources = prepare([0])
     broken = sources.faces.keypoints[:, None] * torch.inf
-    with pytest.raises(StageFailed, match="try fp32"):
+    with pytest.raises(StageFailed, match="try float32"):
         next(animator.frames(sources, broken))
 
 
@@ -190,7 +190,7 @@ def test_half_precision_runs(prepare: Callable[..., tuple[FaceAnimator, Sources]
     exact, sources = prepare([0])
     driven = sources.faces.keypoints[:, None].expand(-1, 2, -1, -1)
     expected = np.stack(list(exact.frames(sources, driven))).astype(int)
-    half, sources = prepare([0], precision="bf16")
+    half, sources = prepare([0], precision="bfloat16")
     found = np.stack(list(half.frames(sources, driven))).astype(int)
     assert np.abs(found - expected).mean() < 3
 
@@ -211,7 +211,8 @@ def test_driving_is_read_in_batches(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "fp16"}, "fp16 needs a CUDA device"),
+        ({"precision": "float16", "device": "cpu"}, "float16 needs a CUDA device"),
+        ({"device": "tpu"}, "inference.device"),
         ({"input_size": 100}, "multiple of 32"),
         ({"batch_size": 0}, "at least 1"),
     ],
