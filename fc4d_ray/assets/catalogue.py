@@ -149,12 +149,16 @@ CATALOGUE: tuple[Asset, ...] = (
         key="panohead",
         title="PanoHead generator",
         kind="user file",
-        source="the Google Drive folder linked from github.com/SizheAn/PanoHead",
+        source="the Google Drive folder linked from github.com/SizheAn/PanoHead "
+        "(easy-khair-180-gpc0.8-trans10-025000.pkl), then fc4d assets import panohead PATH",
         licence="repository CC BY-NC-SA 4.0, EG3D parts NVIDIA Source Code License; the "
         "checkpoint has no statement of its own: treat it as non-commercial",
         use="research",
         size_mb=None,
-        files=(AssetFile("panohead/easy-khair-180-gpc0.8-trans10-025000.pkl"),),
+        files=(
+            AssetFile("panohead/generator.safetensors"),
+            AssetFile("panohead/generator.json"),
+        ),
         needed_by={"paper": ("shape",)},
     ),
     Asset(

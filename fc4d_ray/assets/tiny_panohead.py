@@ -32,11 +32,11 @@ TINY = GeneratorSettings(
     output_size=32,
     superresolution_channels=(8, 8),
     neural_size=8,
-    rays=RaySettings(coarse_samples=8, fine_samples=8),
+    rays=RaySettings(coarse_samples=12, fine_samples=12),
 )
-_BALL_RADIUS = 0.27
+_BALL_RADIUS = 0.3
 """Of the head-sized ball, in PanoHead units."""
-_EDGE = 60.0
+_EDGE = 150.0
 """Raw density per unit of the ball's feature."""
 
 _CLASS_NAMES = {

@@ -57,7 +57,11 @@ REGISTRY: tuple[StageEntry, ...] = (
         {
             "anny": StageVariant(
                 "fc4d_ray.stages.shape:ShapeStage", "fc4d_ray.priors.shape.anny:AnnyShapeConfig"
-            )
+            ),
+            "panohead": StageVariant(
+                "fc4d_ray.stages.panohead_shape:PanoHeadShapeStage",
+                "fc4d_ray.priors.shape.panohead.config:PanoHeadShapeConfig",
+            ),
         },
     ),
     StageEntry(

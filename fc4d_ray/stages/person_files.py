@@ -1,4 +1,4 @@
-"""Reading back the shape stage's person: rig and completed surface colour."""
+"""The shape stage's person on disk: rig and completed surface colour."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fc4d_ray.heads.rig import HeadRig
+from fc4d_ray.priors.shape.anny import FittedPerson
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,18 @@ class PersonFiles:
     rig: HeadRig
     colour: NDArray[np.float32]  # [V, 3] 0…1
     material: NDArray[np.uint8]  # [V] priors/shape/surface_colour.py
+
+
+def write_person(shape_directory: Path, person: FittedPerson) -> None:
+    """``head.npz`` of a fitted head."""
+    np.savez_compressed(
+        shape_directory / "head.npz",
+        colour=person.colour.colour.astype(np.float16),
+        material=person.colour.material,
+        seen=person.colour.seen.astype(np.float16),
+        rest_actions=person.fit.actions,
+        **person.rig.to_arrays(),
+    )
 
 
 def read_person(shape_directory: Path) -> PersonFiles:

@@ -72,6 +72,25 @@ def sampler_label(
     return make_label(looking_at(position, np.zeros(3) if pivot is None else pivot))
 
 
+def pose_label(rotation: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Label of a picture in which the head is turned by ``rotation`` (3, 3), y up, z out of it.
+
+    The camera looks at the origin from PanoHead's own distance.
+    """
+    world_to_camera = np.eye(4)
+    world_to_camera[:3, :3] = np.diag([1.0, -1.0, -1.0]) @ rotation
+    world_to_camera[2, 3] = RADIUS
+    return make_label(np.linalg.inv(world_to_camera))
+
+
+def pose_angles_deg(rotation: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Yaw, pitch and roll (3,) of a head's rotation (3, 3), as PanoHead's limits mean them."""
+    yaw = np.arcsin(np.clip(rotation[2, 0], -1, 1))
+    pitch = np.arctan2(rotation[2, 1], rotation[2, 2])
+    roll = np.arctan2(rotation[1, 0], rotation[0, 0])
+    return np.rad2deg([yaw, pitch, roll])
+
+
 def flip_label(label: NDArray[np.floating]) -> NDArray:
     """Label of the horizontally flipped picture."""
     flipped = np.array(label)
