@@ -164,8 +164,8 @@ def _signed_distance(matte: NDArray[np.uint8], size: tuple[int, int]) -> NDArray
     inside = (small > 127).astype(np.uint8)
     if not inside.any():
         return np.zeros(small.shape, np.float32)
-    within = cv2.distanceTransform(inside, cv2.DIST_L2, 3)
-    beyond = cv2.distanceTransform(1 - inside, cv2.DIST_L2, 3)
+    within = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    beyond = cv2.distanceTransform(1 - inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     # The transform measures to pixel centres; the edge lies half a pixel before them.
     signed = np.where(inside > 0, 0.5 - within, beyond - 0.5)
     return np.clip(signed, -_FARTHEST_PX, _FARTHEST_PX)

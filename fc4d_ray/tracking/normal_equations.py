@@ -46,7 +46,7 @@ def landmark_evidence(
     found, depth = project_all(points, cameras)
     slope = projection_slope(points, cameras)
     focal = points.new_tensor([float(camera.K[0, 0]) for camera in cameras])[:, None]
-    per_pixel = depth / focal / deviation_m
+    per_pixel = depth.detach() / focal / deviation_m
     known = confidence > 0
     gap = torch.where(known[..., None], pixels - found, 0.0) * per_pixel[..., None]
     slope = slope * per_pixel[..., None, None]
@@ -104,7 +104,7 @@ def outline_evidence(
     pixels, depth = project_all(points, cameras)
     distance, slopes = sample_with_slope(outside.flatten(0, 1), pixels.flatten(0, 1))
     focal = points.new_tensor([float(camera.K[0, 0]) for camera in cameras])[:, None]
-    per_pixel = depth / focal / deviation_m
+    per_pixel = depth.detach() / focal / deviation_m
     gap = -distance.unflatten(0, (n_frames, n_views))[..., 0] * per_pixel
     slope = slopes.unflatten(0, (n_frames, n_views))[..., 0, :] * per_pixel[..., None]
     slope = torch.einsum("tvnk,tvnka->tvna", slope, projection_slope(points, cameras))
