@@ -36,7 +36,10 @@ def list_command(as_json: AsJson = False) -> None:
         mark = "present" if state.is_present else "absent "
         profiles = ", ".join(asset.needed_by) or "nothing"
         say(f"{mark}  {asset.key:<28} {asset.title}")
-        say(f"         for {profiles} ({asset.need}); licence: {asset.licence}")
+        size = f"{asset.size_mb:g} MB" if asset.size_mb else "size not stated"
+        digests = [file.sha256[:16] for file in asset.files if file.sha256]
+        say(f"         for {profiles} ({asset.need}); {size}; licence: {asset.licence}")
+        say(f"         sha256 {', '.join(digests) or 'of the release not known'}")
         if not state.is_present:
             say(f"         from {asset.source}")
 
@@ -63,6 +66,21 @@ def verify(
         raise typer.Exit(EXIT_RUN_FAILED)
 
 
+@app.command("make-tiny")
+def make_tiny_command(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the random weights.")] = 0,
+) -> None:
+    """Write tiny random networks in the released formats, to try the paper profile without any."""
+    with exit_codes():
+        from fc4d_ray.assets.tiny import make_tiny_assets
+
+        written = make_tiny_assets(directory, seed)
+    for path in written:
+        say(str(path))
+    say(f"use them with: FC4D_ASSETS={directory} fc4d run PORTRAIT --config tiny --out OUT")
+
+
 @import_app.command("flame")
 def import_flame_command(
     source: Annotated[
@@ -87,6 +105,19 @@ def import_flame_command(
         say("without a landmark embedding: tracking needs one (--landmarks)")
     if not report.has_masks:
         say("without region masks: hair and skin are not told apart (--masks)")
+
+
+@import_app.command("panohead")
+def import_panohead_command(
+    source: Annotated[Path, typer.Argument(metavar="PATH", help="A released .pkl file.")],
+) -> None:
+    """Convert a PanoHead checkpoint, executing nothing in it, to plain tensors and settings."""
+    with exit_codes():
+        from fc4d_ray.assets.registry import assets_directory
+        from fc4d_ray.priors.shape.panohead.checkpoint import import_released
+
+        written = import_released(source, assets_directory() / "panohead")
+    say(str(written))
 
 
 @import_app.command("liveportrait")
