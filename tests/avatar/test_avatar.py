@@ -78,7 +78,7 @@ def test_damaged_and_foreign_files_are_refused_by_name(tmp_path, avatar, ellipso
         with pytest.raises(StoreError, match=r"rig\.npz"):
             load(tmp_path, ellipsoid)
     np.savez(path, format_version=np.array(99))
-    with pytest.raises(StoreError, match="format 1 .found 99"):
+    with pytest.raises(StoreError, match="format 2 .found 99"):
         load(tmp_path, ellipsoid)
 
 

@@ -22,8 +22,8 @@ from fc4d_ray.heads.rig import HeadRig, Region
 from fc4d_ray.priors.shape.bust import presence
 from fc4d_ray.priors.shape.feature_alignment import align_features
 from fc4d_ray.priors.shape.fitting import FitConfig, HeadFit, fit_head
-from fc4d_ray.priors.shape.head_outline import HeadOutline
-from fc4d_ray.priors.shape.lid_colour import paint_lids
+from fc4d_ray.priors.shape.head_outline import follow_outline
+from fc4d_ray.priors.shape.lid_colour import lid_vertices, paint_lids
 from fc4d_ray.priors.shape.mouth_clearance import clear_mouth
 from fc4d_ray.priors.shape.outer_shell import OuterShell, ShellConfig, grow_outer_shell
 from fc4d_ray.priors.shape.surface_colour import SurfaceColour, complete_surface_colour
@@ -77,9 +77,9 @@ def fit_person(
     Raises ``FitFailed`` where the landmarks are not those of a face.
     """
     inside = np.ones(matte.shape, bool) if inside is None else inside
-    skull = HeadOutline(head, matte, labels, inside)
-    fit = fit_head(head, landmarks, portrait.shape[0], config.fit, skull)
+    fit = fit_head(head, landmarks, portrait.shape[0], config.fit)
     bare = align_features(_rest_rig(head, fit), fit.camera, landmarks)
+    bare = follow_outline(bare, fit.camera, matte, labels, inside)
     shell = grow_outer_shell(bare, bare.neutral, fit.camera, matte, labels, config.shell)
     shell = clear_mouth(shell, bare)
     rig = _with_shell(bare, shell)
@@ -106,13 +106,10 @@ def _colour_reliability(rig: HeadRig) -> NDArray[np.float32]:
 
     Lids mix with lashes and eyes; brows are no skin, and would darken what is filled from them.
     """
-    rows = [rig.action_names.index(n) for n in ("eyeBlinkLeft", "eyeBlinkRight")]
-    motion = np.linalg.norm(rig.action_basis[rows], axis=-1).max(0)
-    lids = (motion > 0.12 * motion.max()) & (rig.region == Region.FACE)
     brows = rig.landmarks(torch.from_numpy(rig.neutral)).numpy()[17:27]
     distance, _ = cKDTree(brows).query(rig.neutral)
     reliability = np.where(distance < 0.008, 0.03, 1.0)
-    return np.where(lids, 0.0, reliability).astype(np.float32)
+    return np.where(lid_vertices(rig), 0.0, reliability).astype(np.float32)
 
 
 def _rest_rig(head: AnnyHead, fit: HeadFit) -> HeadRig:

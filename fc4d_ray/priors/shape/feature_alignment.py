@@ -39,6 +39,8 @@ _EYES = (
     _Eye("eyeBlinkLeft", (43, 44), (42, 45, 46, 47)),
 )
 _MOUTH = tuple(range(48, 68))
+_LIPS_THAT_MEET = ((48, 60), (54, 64), (61, 67), (62, 66), (63, 65))
+"""Marks on either side of the lips' line: they move as one, or the line would gape."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ def align_features(
     points = rig.landmarks(torch.from_numpy(rig.neutral)).numpy().astype(np.float64)
     wanted = _on_surface(rig, points, camera, landmarks)
     moved = _limited(wanted - points)
+    for pair in _LIPS_THAT_MEET:
+        moved[list(pair)] = moved[list(pair)].mean(0)
     offset = np.zeros_like(neutral)
     mouth = list(_MOUTH)
     around_mouth = _Warp.through(points[mouth], moved[mouth])

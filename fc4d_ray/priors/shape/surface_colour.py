@@ -198,12 +198,9 @@ def _diffuse(vertices, material, colour, seen, mirror, kind, reliable) -> NDArra
     graph = coo_matrix((link.ravel(), (source, index.ravel())), shape=(len(rows),) * 2).tocsr()
     graph = 0.5 * (graph + graph.T)
     laplacian = diags(np.asarray(graph.sum(1)).ravel()) - graph
-    # Lids lie in the socket's shadow; closed, they are as light as other skin.
-    hidden = 0.6 * (reliable[rows] == 0)
-    typical = np.median(value[weight > 0.3], axis=0) if (weight > 0.3).any() else mean
-    data = 2.0 * weight + hidden + 1e-5
+    data = 2.0 * weight + 1e-5
     system = (laplacian + diags(data)).tocsc()
-    right = 2.0 * weight[:, None] * value + hidden[:, None] * typical + 1e-5 * mean
+    right = 2.0 * weight[:, None] * value + 1e-5 * mean
     return np.stack([spsolve(system, right[:, c]) for c in range(3)], 1).clip(0, 1)
 
 
