@@ -98,6 +98,11 @@ class RunSettings:
     """A portrait on which a stage takes longer fails; stages.<name>.deadline_minutes overrides."""
     progress_interval_s: float = 10.0
     """Seconds between updates of the progress document and the provisional manifest."""
+    keep: Literal["all", "avatar", "minimal"] = "all"
+    """What stays of a finished avatar: every stage's files, those of the training stages, or only
+    what is published."""
+    delta_table: str | None = None
+    """Delta table that gets a row for every end while the run goes on (extra ``delta``)."""
 
     def __post_init__(self) -> None:
         def require(condition: bool, option: str, rule: str) -> None:

@@ -10,6 +10,7 @@ from fc4d_ray.config import RunConfig
 from fc4d_ray.errors import ConfigError
 from fc4d_ray.stages import load
 from fc4d_ray.store.digests import digest_json
+from fc4d_ray.store.retention import Keep, dispensable
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Plan:
     stages: tuple[StagePlan, ...]
     seed: int
     config_digest: str
+    dispensable: tuple[str, ...] = ()
+    """Stages whose files go when their avatar is finished; shapes no result."""
 
     @property
     def base(self) -> str:
@@ -111,4 +114,11 @@ def make_plan(config: RunConfig) -> Plan:
     parts = [stage.part for stage in stages]
     if parts != sorted(parts, key=("front", "training").index):
         raise ConfigError("front stages must come before training stages")
-    return Plan(stages=tuple(stages), seed=config.run.seed, config_digest=config.digest)
+    names = [stage.name for stage in stages]
+    training = [stage.name for stage in stages if stage.part == "training"]
+    return Plan(
+        stages=tuple(stages),
+        seed=config.run.seed,
+        config_digest=config.digest,
+        dispensable=dispensable(Keep(config.run.keep), names, training),
+    )

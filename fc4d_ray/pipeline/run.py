@@ -9,10 +9,10 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fc4d_ray.config import RunConfig, parse_config
-from fc4d_ray.errors import ConfigError, RunError
+from fc4d_ray.errors import ConfigError, RunError, StoreError
 from fc4d_ray.pipeline.backlog import find_backlog
 from fc4d_ray.pipeline.display import Display, make_display
 from fc4d_ray.pipeline.inputs import Inputs, collect_inputs, identify_again
@@ -28,6 +28,9 @@ from fc4d_ray.store.filesystem import Storage
 from fc4d_ray.store.location import find_output, open_output
 from fc4d_ray.store.manifest import ManifestCommitter
 from fc4d_ray.store.runs import RunBook, RunDocument, new_run_id, utc_now
+
+if TYPE_CHECKING:
+    from fc4d_ray.store.delta import DeltaSink
 
 _log = logging.getLogger(__name__)
 
@@ -188,6 +191,7 @@ class _Run:
         self._run_id = new_run_id()
         self._runs = RunBook(storage)
         self._committer = ManifestCommitter(storage)
+        self._delta = _delta_sink(config, storage)
         self._began = time.monotonic()
 
     def execute(self) -> RunSummary:
@@ -196,7 +200,7 @@ class _Run:
         session = self._session(portraits)
         try:
             if portraits:
-                with session.stop, Updates(session, self._committer):
+                with session.stop, Updates(session, self._committer, self._delta):
                     _runner(self._config)(session)
         except BaseException as error:
             self._end_badly(error)
@@ -261,6 +265,8 @@ class _Run:
         from fc4d_ray.pipeline.report import write_report
 
         table = self._committer.finish()
+        if self._delta is not None:
+            self._catch_up(self._delta)
         self._runs.progress(self._run_id, session.progress.snapshot())
         summary = self._summary(table, session)
         write_report(self._storage, table)
@@ -277,6 +283,12 @@ class _Run:
             },
         )
         return summary
+
+    def _catch_up(self, delta: DeltaSink) -> None:
+        try:
+            delta.catch_up(self._committer.outcomes.table)
+        except StoreError as error:
+            self._say(f"{error}; the manifest is complete, the next run catches up")
 
     def _summary(self, table: Any, session: RunSession) -> RunSummary:
         standings = count_standings(self._inputs, self._plan.base, table)
@@ -315,6 +327,14 @@ def _runner(config: RunConfig) -> Runner:
     from fc4d_ray.pipeline.ray_runner import run_on_ray
 
     return run_on_ray
+
+
+def _delta_sink(config: RunConfig, storage: Storage) -> DeltaSink | None:
+    if config.run.delta_table is None:
+        return None
+    from fc4d_ray.store.delta import DeltaSink
+
+    return DeltaSink(config.run.delta_table, storage)
 
 
 def _software() -> dict[str, str]:

@@ -17,6 +17,7 @@ from fc4d_ray.store.runs import RunBook
 
 if TYPE_CHECKING:
     from fc4d_ray.pipeline.run import RunSession
+    from fc4d_ray.store.delta import DeltaSink
 
 _TICK_SECONDS = 0.2
 _MANIFEST_COST_RATIO = 20
@@ -27,9 +28,12 @@ _log = logging.getLogger(__name__)
 class Updates:
     """Context manager that publishes while its block runs."""
 
-    def __init__(self, session: RunSession, committer: ManifestCommitter) -> None:
+    def __init__(
+        self, session: RunSession, committer: ManifestCommitter, delta: DeltaSink | None = None
+    ) -> None:
         self._session = session
         self._committer = committer
+        self._delta = delta
         self._runs = RunBook(session.storage)
         self._over = threading.Event()
         self._threads = [
@@ -71,10 +75,15 @@ class Updates:
             if not news:
                 continue
             began = time.monotonic()
-            if _unless_it_fails(lambda chosen=news: self._committer.update(chosen)):
+            if _unless_it_fails(lambda chosen=news: self._publish(chosen)):
                 published |= news
             cost = time.monotonic() - began
             pause = max(self._session.config.run.progress_interval_s, _MANIFEST_COST_RATIO * cost)
+
+    def _publish(self, news: set[str]) -> None:
+        self._committer.update(news)
+        if self._delta is not None:
+            self._delta.catch_up(self._committer.outcomes.table)
 
 
 def _unless_it_fails(publish: Callable[[], object]) -> bool:

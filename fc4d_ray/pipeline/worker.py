@@ -44,6 +44,7 @@ from fc4d_ray.store.filesystem import Storage
 from fc4d_ray.store.ledger import AttemptLedger, Entry, Witness
 from fc4d_ray.store.plans import avatar_plan, columns_digest
 from fc4d_ray.store.records import AvatarRecord, FailureRecord, RecordBook, Standing
+from fc4d_ray.store.retention import drop_artifacts
 from fc4d_ray.store.runs import utc_now
 from fc4d_ray.store.transient import persist
 
@@ -374,7 +375,8 @@ class _PortraitWork:
         text = f"{outcome.error_type}: {outcome.error_message}"
         self._worker.report(self._portrait.avatar_id, stage.name, "failed", 0.0, text)
         level = logging.INFO if isinstance(error, FC4DError) else logging.WARNING
-        _log.log(level, "%s failed in %s: %s", self._portrait.avatar_id, stage.name, text)
+        where = {"avatar_id": self._portrait.avatar_id, "stage": stage.name}
+        _log.log(level, "%s failed in %s: %s", *where.values(), text, extra=where)
         return outcome
 
     def _finish(self) -> None:
@@ -392,6 +394,8 @@ class _PortraitWork:
                 created_at=utc_now(),
             )
         )
+        unwanted = (self._artifacts[name].work.record_path for name in self._plan.dispensable)
+        drop_artifacts(self._store.storage, unwanted)
 
     def _seconds(self) -> dict[str, float]:
         return {name: artifact.seconds for name, artifact in self._artifacts.items()}

@@ -24,7 +24,7 @@ from fc4d_ray.store.manifest_rows import (
     user_columns,
 )
 from fc4d_ray.store.manifest_schema import STAGES, manifest_schema
-from fc4d_ray.store.outcomes import OutcomeTable
+from fc4d_ray.store.outcomes import OutcomeTable, addresses
 from fc4d_ray.store.parquet import table_from_bytes, table_to_bytes
 from fc4d_ray.store.record_index import RecordIndex, survey
 from fc4d_ray.store.runs import RunBook, RunDocument
@@ -199,8 +199,8 @@ def _own_columns(
     found = {name: ends[name] for name in ends.column_names} | {
         "avatar_id": ids,
         "source_uri": identity["source_uri"],
-        "avatar_uri": _addresses(storage, ends["avatar_path"]),
-        "trace_uri": _addresses(storage, ends["trace_path"]),
+        "avatar_uri": addresses(storage, ends["avatar_path"]),
+        "trace_uri": addresses(storage, ends["trace_path"]),
         "status": pc.if_else(is_repeated, "duplicate", ends["status"]),
         "duplicate_of": pc.if_else(is_repeated, ids, pa.scalar(None, pa.string())),
     }
@@ -213,11 +213,3 @@ def _own_columns(
             column = pc.if_else(is_repeated, pa.scalar(None, field.type), column)
         columns.append(column)
     return pa.table(columns, schema=schema)
-
-
-def _addresses(storage: Storage, paths: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Absolute addresses of paths below the output, null for null."""
-    import pyarrow.compute as pc
-
-    prefix = storage.uri_of("-").removesuffix("-")
-    return pc.binary_join_element_wise(prefix, paths, "")

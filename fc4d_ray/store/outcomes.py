@@ -42,6 +42,7 @@ def outcome_schema() -> pa.Schema:
             pa.field("plan_digest", text),
             pa.field("rank", pa.int64()),
             pa.field("avatar_id", text),
+            pa.field("source_uri", text),
             pa.field("status", text),
             pa.field("failed_stage", text),
             pa.field("error_type", text),
@@ -103,8 +104,7 @@ class OutcomeTable:
         import pyarrow.compute as pc
 
         table = self.table
-        known = _identities(table["plan_digest"].combine_chunks(), table["rank"].combine_chunks())
-        return pc.index_in(_identities(plans, ranks), value_set=known)
+        return pc.index_in(_identities(plans, ranks), value_set=identities(table))
 
     def merge(self) -> None:
         """Replace the parts on storage by one. Safe at any point, also with a second writer."""
@@ -167,6 +167,19 @@ class OutcomeTable:
                 yield from (row for row in window if row is not None)
 
 
+def identities(outcomes: pa.Table) -> pa.StringArray:
+    """What tells each outcome from every other."""
+    return _identities(outcomes["plan_digest"].combine_chunks(), outcomes["rank"].combine_chunks())
+
+
+def addresses(storage: Storage, paths: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Absolute addresses of paths below the output, null for null."""
+    import pyarrow.compute as pc
+
+    prefix = storage.uri_of("-").removesuffix("-")
+    return pc.binary_join_element_wise(prefix, paths, "")
+
+
 def _identities(plans: pa.StringArray, ranks: pa.Int64Array) -> pa.StringArray:
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -202,8 +215,7 @@ def _without_repetitions(table: pa.Table) -> pa.Table:
 
     if not table.num_rows:
         return table
-    identities = _identities(table["plan_digest"].combine_chunks(), table["rank"].combine_chunks())
-    codes = identities.dictionary_encode().indices.to_numpy()
+    codes = identities(table).dictionary_encode().indices.to_numpy()
     _, first = np.unique(codes, return_index=True)
     return table if len(first) == len(codes) else table.take(pa.array(np.sort(first)))
 
@@ -224,6 +236,7 @@ def _outcome(record: AvatarRecord | FailureRecord, rank: int) -> dict[str, Any]:
             "plan_digest": record.plan,
             "rank": rank,
             "avatar_id": record.avatar_id,
+            "source_uri": record.source_uri,
             "config_digest": record.config_digest,
             "seconds_total": float(sum(record.seconds.values())),
             **{f"seconds_{stage}": float(value) for stage, value in record.seconds.items()},
