@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
-
 from fc4d_ray.heads.anny import FORMAT, AnnyHead, anny_version, load_anny_head
 from fc4d_ray.priors.shape.anny import AnnyShapeConfig, fit_person, render_views
 from fc4d_ray.priors.shape.views import write_views
+from fc4d_ray.stages.person_files import write_person
 from fc4d_ray.stages.portrait_files import read_portrait
 from fc4d_ray.stages.protocol import Facts, StageContext
 
@@ -18,7 +17,7 @@ class ShapeStage:
 
     name = "shape"
     requires: tuple[str, ...] = ("ingest",)
-    version = "1"
+    version = "2"
 
     def __init__(self) -> None:
         self._head: AnnyHead | None = None
@@ -36,17 +35,16 @@ class ShapeStage:
         files = read_portrait(context.inputs["ingest"])
         context.progress(0.1, "fitting the head")
         person = fit_person(
-            self._head, files.portrait, files.matte, files.labels, files.landmarks, context.config
+            self._head,
+            files.portrait,
+            files.matte,
+            files.labels,
+            files.landmarks,
+            context.config,
+            inside=files.inside,
         )
         context.progress(0.6, "rendering the orbit")
-        np.savez_compressed(
-            context.output / "head.npz",
-            colour=person.colour.colour.astype(np.float16),
-            material=person.colour.material,
-            seen=person.colour.seen.astype(np.float16),
-            rest_actions=person.fit.actions,
-            **person.rig.to_arrays(),
-        )
+        write_person(context.output, person)
         write_views(context.output, render_views(person, context.config))
         facts = {
             "landmark_error": round(person.fit.error, 5),
