@@ -166,5 +166,18 @@ def test_the_command_prints_the_tables(runs: Path, tmp_path: Path) -> None:
     assert "| neighbour views, dB ↑ |" in ended.output and "report.html" in ended.output
     timed = CliRunner().invoke(app, [*command, "--protocol", "timing"])
     assert timed.exit_code == 0 and "FaceCraft4D (published) | 2.5" in timed.output
+    scores = tmp_path / "small" / "per_subject.parquet"
+    chosen = [
+        "filter",
+        str(runs / "a"),
+        "--scores",
+        str(scores),
+        "--out",
+        str(tmp_path / "f.parquet"),
+    ]
+    kept = CliRunner().invoke(app, [*chosen, "--where", "neighbour_psnr > 5 and id_distance_0 > 0"])
+    assert kept.exit_code == 0 and "3 of 3 rows" in kept.output, kept.output
+    exported = ["export", str(runs / "a"), "--format", "webdataset", "--out", str(tmp_path / "wds")]
+    assert "3 avatars in 1 shards" in CliRunner().invoke(app, exported).output
     wrong = CliRunner().invoke(app, [*command, "--set", "clipp=x"])
     assert wrong.exit_code == 2 and "clipp" in wrong.output

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -38,6 +38,9 @@ from fc4d_ray.store.filesystem import Storage
 from fc4d_ray.store.location import open_output
 from fc4d_ray.store.manifest import read_manifest
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 RENDER_VERSION = "1"
 """Raised when rendering for evaluation changes, so that older pictures are made anew."""
 REFERENCES = "references"
@@ -60,20 +63,30 @@ class RunSubject:
 
 
 def read_run_subjects(out: str) -> list[RunSubject]:
-    """The finished avatars of an output, by portrait file name where that is unambiguous."""
-    columns = ["avatar_id", "source_uri", "status", "avatar_uri", "plan_digest"]
-    rows = read_manifest(open_output(out)).select(columns).to_pylist()
-    finished = [row for row in rows if row["status"] == "succeeded"]
-    stems = [_subject_name(row["source_uri"]) for row in finished]
+    """The finished avatars of an output, in the manifest's order."""
+    table = read_manifest(open_output(out))
+    columns = ["avatar_id", "avatar_uri", "plan_digest"]
+    rows = table.select(columns).to_pylist()
+    return [
+        RunSubject(name, row["avatar_id"], row["avatar_uri"], row["plan_digest"])
+        for name, row in zip(subject_names(table), rows, strict=True)
+        if name is not None
+    ]
+
+
+def subject_names(manifest: pa.Table) -> list[str | None]:
+    """The name each row of a manifest is evaluated under; None for rows without an avatar.
+
+    The portrait's file name without its ending, with the avatar's id where that is ambiguous.
+    """
+    rows = manifest.select(["avatar_id", "source_uri", "status"]).to_pylist()
+    stems = [
+        _subject_name(row["source_uri"]) if row["status"] == "succeeded" else None for row in rows
+    ]
     repeated = {stem for stem, count in Counter(stems).items() if count > 1}
     return [
-        RunSubject(
-            name=f"{stem}-{row['avatar_id'][:8]}" if stem in repeated else stem,
-            avatar_id=row["avatar_id"],
-            avatar_uri=row["avatar_uri"],
-            plan_digest=row["plan_digest"],
-        )
-        for stem, row in zip(stems, finished, strict=True)
+        f"{stem}-{row['avatar_id'][:8]}" if stem is not None and stem in repeated else stem
+        for stem, row in zip(stems, rows, strict=True)
     ]
 
 
