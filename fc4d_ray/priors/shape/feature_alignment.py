@@ -21,6 +21,9 @@ _REACH_M = 0.009
 """Standard deviation of the warp around a landmark: about half the opening of an eye's width."""
 _LIMIT_M = 0.004
 """A landmark is moved by no more; what is farther off is a misdetection."""
+_OVERLAP_M = 0.0009
+"""How far a shut lid goes beyond the lower one's edge."""
+_WAY_LIMITS = (0.5, 1.3)
 _STIFFNESS = 0.05
 """Added to the kernel's diagonal: neighbouring landmarks that disagree are averaged."""
 
@@ -32,6 +35,7 @@ class _Eye:
     blink: str
     upper: tuple[int, int]
     others: tuple[int, int, int, int]
+    """Both corners, then the lower lid, in iBUG's order: the last lies below the first of upper."""
 
 
 _EYES = (
@@ -94,7 +98,26 @@ def align_features(
         row = rig.action_names.index(eye.blink)
         closed = neutral[skin] + rig.action_basis[row][skin]
         basis[row][skin] += _Warp.through(points[shut], moved[shut]).at(closed) - change
-    return replace(rig, neutral=(neutral + offset).astype(np.float32), action_basis=basis)
+    aligned = replace(rig, neutral=(neutral + offset).astype(np.float32), action_basis=basis)
+    for eye in _EYES:
+        basis[rig.action_names.index(eye.blink)] *= _way_to_shut(aligned, eye)[:, None]
+    return replace(aligned, action_basis=basis)
+
+
+def _way_to_shut(rig: HeadRig, eye: _Eye) -> NDArray[np.float64]:
+    """Factors (V,) on a blink that bring the upper lid's edge just over the lower one's.
+
+    They vary across the eye: the model's lids overlap by two millimetres at the inner end and by
+    four at the outer one.
+    """
+    shut = rig.pose(rig.parameters_from_actions({eye.blink: 1.0}))[0]
+    before = rig.landmarks(torch.from_numpy(rig.neutral)).numpy().astype(np.float64)
+    after = rig.landmarks(shut).numpy().astype(np.float64)
+    upper, lower = list(eye.upper), list(eye.others[:1:-1])
+    way = np.maximum(before[upper, 1] - after[upper, 1], 1e-4)
+    factors = ((before[upper, 1] - after[lower, 1] + _OVERLAP_M) / way).clip(*_WAY_LIMITS)
+    across = np.argsort(before[upper, 0])
+    return np.interp(rig.neutral[:, 0], before[upper, 0][across], factors[across])
 
 
 def _on_surface(

@@ -10,6 +10,7 @@ from fc4d_ray.cameras import orbit_camera
 from fc4d_ray.heads.rig import HeadRig, Region
 from fc4d_ray.priors.shape.feature_alignment import align_features
 
+SHUT = {"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0}
 UPPER_LOWER = ((37, 41), (38, 40), (43, 47), (44, 46))
 
 
@@ -50,13 +51,11 @@ def test_lids_and_lips_come_to_lie_on_the_landmarks(rig, camera, marked) -> None
     np.testing.assert_array_equal(aligned.neutral[still], rig.neutral[still])
 
 
-def test_eyes_that_were_opened_wider_still_shut(rig, camera, marked) -> None:
-    aligned = align_features(rig, camera, marked)
-    shut = {"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0}
-    as_modelled, now = landmarks(rig, shut), landmarks(aligned, shut)
-    for upper, lower in UPPER_LOWER:
-        gap = now[upper, 1] - now[lower, 1]
-        assert gap == pytest.approx(as_modelled[upper, 1] - as_modelled[lower, 1], abs=6e-4)
+def test_eyes_that_were_opened_wider_shut_and_lids_hardly_overlap(rig, camera, marked) -> None:
+    now = landmarks(align_features(rig, camera, marked), SHUT)
+    gaps = [now[upper, 1] - now[lower, 1] for upper, lower in UPPER_LOWER]
+    assert max(gaps) < -0.0003, "shut"
+    assert min(gaps) > -0.0015
 
 
 def test_one_eye_shuts_without_the_other(rig, camera, marked) -> None:
