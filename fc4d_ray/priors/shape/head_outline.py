@@ -31,7 +31,9 @@ _CENTRE = np.array([0.0, 0.035, -0.012])
 _WIDEST_DEG = 100.0
 """Rays farther from upright than this meet jaws and collars."""
 _LEAST_HAIR_M = 0.004
-_BORDER_M = 0.004
+_RIM = 6
+"""Samples of a ray before the outline at which its label is read."""
+_BORDER_M = 0.005
 """An outline this near to the source's border is the border's."""
 _SCALES = (0.72, 1.12)
 """Bounds of the change."""
@@ -101,11 +103,12 @@ def _cast(rig: HeadRig, camera: Camera, matte, labels, inside) -> _Rays:
         ray = ray[((ray >= 0) & (ray < _SIDE)).all(1)].astype(int)
         column, row = ray.T
         skull_px = _exit(skull[row, column]) * 0.5
-        # Where the head itself has holes in its matte, the outermost edge is the outline.
+        # Where the matte has holes, the outermost edge is the outline.
         leaves = _exit(person[row, column])
-        at = ray[min(max(leaves - 6, 0), len(ray) - 1)] if len(ray) else np.zeros(2, int)
-        speaks = 0 < leaves < len(ray) and to_border[at[1], at[0]] > border_px
-        found.append((skull_px, leaves * 0.5, label[at[1], at[0]] if speaks else 0))
+        met = 0 < leaves < len(ray)
+        edge, rim = ray[max(leaves - 1, 0)], ray[max(leaves - _RIM, 0)]
+        speaks = met and to_border[edge[1], edge[0]] > border_px
+        found.append((skull_px, leaves * 0.5, label[rim[1], rim[0]] if speaks else 0))
     skull_px, matte_px, kind = (np.array(column) for column in zip(*found, strict=True))
     return _Rays(angles, skull_px, matte_px, kind.astype(np.uint8))
 
