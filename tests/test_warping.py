@@ -7,7 +7,18 @@ import pytest
 import torch
 
 from fc4d_ray.cameras import Camera, orbit_camera, pixel_centres
-from fc4d_ray.warping import closest_depth, facing, lift, project, sample, warp_to_view
+from fc4d_ray.warping import (
+    closest_depth,
+    cosine_to,
+    depth_spread,
+    facing,
+    lift,
+    project,
+    resize_depth,
+    sample,
+    surface_normals,
+    warp_to_view,
+)
 
 SIZE = 128
 RADIUS = 0.1
@@ -219,3 +230,38 @@ def test_the_closest_of_four_depths_is_taken_and_empty_ones_never() -> None:
     for wanted, expected in ((0.1, 1.0), (1.4, 1.0), (1.6, 2.0), (9.0, 3.0)):
         assert closest_depth(depth, middle, torch.tensor([[wanted]])).item() == expected
     assert closest_depth(torch.zeros(2, 2), middle, torch.tensor([[1.0]])).item() == 0
+
+
+def test_normals_look_out_of_the_sphere_and_tell_who_sees_it() -> None:
+    camera, other = orbit_camera(20, 5, **WIDE), orbit_camera(100, **WIDE)
+    depth = _sphere_depth(camera)
+    normals = surface_normals(_tensor(depth), camera).numpy()
+    truth = _directions(camera, depth)
+    sure = (depth > 0) & (facing(_tensor(depth), camera).numpy() > 0.3)
+    assert ((normals * truth).sum(-1)[sure] > 0.99).all()
+    points = torch.from_numpy(truth * RADIUS)
+    cosine = cosine_to(other, points, torch.from_numpy(truth)).numpy()
+    away = truth @ other.position < RADIUS  # beyond the horizon of the other camera
+    assert (cosine[sure & away] < 0).all() and (cosine[sure & ~away] >= 0).all()
+
+
+def test_spread_tells_edges_and_empty_neighbours() -> None:
+    depth = torch.tensor([[1.0, 1.5], [1.2, 1.1]])
+    middle = torch.tensor([[[1.0, 1.0]]])
+    assert depth_spread(depth, middle).item() == pytest.approx(0.5)
+    depth[0, 0] = 0
+    assert torch.isinf(depth_spread(depth, middle)).all()
+
+
+def test_resized_depth_is_smooth_on_surfaces_and_makes_nothing_between_them() -> None:
+    small, large = orbit_camera(0, **WIDE).resized(64, 64), orbit_camera(0, **WIDE)
+    coarse, fine = _sphere_depth(small), _sphere_depth(large)
+    found = resize_depth(_tensor(coarse), (SIZE, SIZE), 0.02).numpy()
+    inner = (fine > 0) & (facing(_tensor(fine), large).numpy() > 0.4)
+    assert np.abs(found - fine)[inner].max() < 0.002
+    assert ((found == 0) | (found > 0.39)).all()
+    step = torch.zeros(8, 8)
+    step[:, :4], step[:, 4:] = 1.0, 2.0
+    assert set(resize_depth(step, (20, 20), 0.1).unique().tolist()) == {1.0, 2.0}
+    same = _tensor(coarse)
+    assert resize_depth(same, (64, 64), 0.02) is same

@@ -42,21 +42,21 @@ class DiffusionBackbone:
         self._texts: dict[str, TextCondition] = {}
         self._pipeline = pipeline.to(self.device)
         self._pipeline.set_progress_bar_config(disable=True)
-        self._unet, self._vae = pipeline.unet, pipeline.vae
-        for network in (self._unet, self._vae):
+        self.unet, self._vae = pipeline.unet, pipeline.vae
+        for network in (self.unet, self._vae):
             network.requires_grad_(False).eval()
         self.latent_factor = 2 ** (len(self._vae.config.block_out_channels) - 1)
         self._vae.enable_slicing()
-        layers = self_attention_layers(self._unet.attn_processors)
+        layers = self_attention_layers(self.unet.attn_processors)
         self.exchange_layers = select_layers(
             layers, config.exchange.layers, config.exchange.first_layer
         )
-        install_exchange(self._unet, self.exchange_layers, self._state)
+        install_exchange(self.unet, self.exchange_layers, self._state)
         if self.device.type == "cuda" and config.model.channels_last:
-            self._unet.to(memory_format=torch.channels_last)
+            self.unet.to(memory_format=torch.channels_last)
             self._vae.to(memory_format=torch.channels_last)
         if config.model.compiled:
-            self._unet.compile_repeated_blocks(fullgraph=True, dynamic=True)
+            self.unet.compile_repeated_blocks(fullgraph=True, dynamic=True)
 
     @staticmethod
     def load(config: DiffusionImageConfig) -> DiffusionBackbone:
@@ -67,7 +67,7 @@ class DiffusionBackbone:
     @property
     def dtype(self) -> torch.dtype:
         """What the UNet computes in."""
-        return self._unet.dtype
+        return self.unet.dtype
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -106,10 +106,10 @@ class DiffusionBackbone:
             latents = latents.repeat(2, 1, 1, 1)
             exchange = None if exchange is None else exchange.doubled(count)
         if exchange is not None:
-            levels = len(self._unet.config.block_out_channels)
+            levels = len(self.unet.config.block_out_channels)
             exchange = exchange.prepared_for(tuple(latents.shape[-2:]), levels)
         with self._state.during(exchange):
-            output = self._unet(
+            output = self.unet(
                 latents.to(self.dtype),
                 timestep,
                 encoder_hidden_states=condition.text,

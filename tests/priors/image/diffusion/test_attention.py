@@ -47,7 +47,7 @@ def _condition(backbone: DiffusionBackbone, rows: int):
 
 
 def test_only_the_chosen_self_attention_gets_another_processor(backbone, stock) -> None:
-    processors = backbone._unet.attn_processors
+    processors = backbone.unet.attn_processors
     chosen = {f"{name}.processor" for name in backbone.exchange_layers}
     assert chosen and all(name.startswith("up_blocks") for name in chosen)
     plain = {name: type(p) for name, p in stock(backbone.kind).attn_processors.items()}
@@ -163,7 +163,7 @@ def test_guidance_halves_never_mix(backbone, monkeypatch) -> None:
     """Perturbing the unconditional half's reference leaves the conditional rows as they are."""
     latents, condition = _latents(3), _condition(backbone, 3)
     exchange = Exchange.plan([0, 0, 0], ["replace"] * 3)
-    original, halves = backbone._unet.forward, []
+    original, halves = backbone.unet.forward, []
 
     def spy(sample, *arguments, **options):
         halves.append(original(sample.clone(), *arguments, **options).sample)
@@ -172,7 +172,7 @@ def test_guidance_halves_never_mix(backbone, monkeypatch) -> None:
         halves.append(original(sample, *arguments, **options).sample)
         return original(sample, *arguments, **options)
 
-    monkeypatch.setattr(backbone._unet, "forward", spy)
+    monkeypatch.setattr(backbone.unet, "forward", spy)
     backbone.predict(latents, 301, condition, exchange=exchange, guidance=3.0)
     plain, perturbed = halves
     assert torch.equal(plain[3:], perturbed[3:])
