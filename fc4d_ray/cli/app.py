@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from fc4d_ray.cli import assets, evaluation, gc, manifest, rendering, runs
+from fc4d_ray.cli import (
+    assets,
+    datasets,
+    driving,
+    evaluation,
+    gc,
+    manifest,
+    planning,
+    rendering,
+    runs,
+)
 from fc4d_ray.cli.console import LogFormatName, say
 from fc4d_ray.logs import configure_logging
 
@@ -48,12 +58,16 @@ def _main(
 
 app.command("run")(runs.run)
 app.command("demo")(runs.demo)
+app.command("plan")(planning.plan)
 app.command("status")(runs.status)
 app.command("retry")(runs.retry)
 app.command("gc")(gc.gc)
 app.command("render")(rendering.render)
+app.command("drive")(driving.drive)
 app.command("eval")(evaluation.evaluate)
 app.command("baseline")(evaluation.baseline)
+app.command("filter")(datasets.filter_manifest)
+app.command("export")(datasets.export)
 app.command("doctor")(assets.doctor)
 app.add_typer(manifest.app, name="manifest")
 app.add_typer(assets.app, name="assets")

@@ -26,6 +26,8 @@ _SIMULATED_PORTRAITS = 2000
 """Runs of more portraits are judged by their rate alone."""
 _FRONT_FACTORS = tuple(1 + 0.25 * step for step in range(1, 37))
 """Speeds of the front tried for short runs, relative to what feeds the trainings in balance."""
+_GROWTH_DIVISOR = 32
+"""Large pools grow by a 32nd at a time."""
 _WORTH_IT = 0.98
 """More workers mean more models to load: a shorter run must be shorter by this."""
 
@@ -123,10 +125,22 @@ class _Board:
         return gpu
 
     def fill(self, needs: Needs) -> list[Gpu]:
-        """Put as many workers as there is room for."""
+        """Put as many workers as there is room for, the tightest places first."""
         placed: list[Gpu] = []
-        while (gpu := self.place(needs)) is not None:
-            placed.append(gpu)
+        if not needs.gpus:
+            while (gpu := self.place(needs)) is not None:
+                placed.append(gpu)
+            return placed
+        for number in sorted(range(len(self._gpus)), key=self._free.__getitem__):
+            node, gpu = self._gpus[number]
+            while (
+                self._free[number] >= needs.gpus - _EPSILON
+                and needs.fits(gpu.kind)
+                and self._node_fits(node, needs)
+            ):
+                self._free[number] -= needs.gpus
+                self._take(node, needs)
+                placed.append(gpu)
         return placed
 
     def _node_fits(self, node: int, needs: Needs) -> bool:
@@ -148,14 +162,24 @@ def plan_capacity(
     for needs in (*front, *((training,) if training else ())):
         if not _Board(hardware).place(needs):
             raise ConfigError(_does_not_fit(needs, hardware))
-    sizes = [1] * len(front)
-    best = _side_by_side(hardware, front, training, sizes, portraits)
+    best = _side_by_side(hardware, front, training, [1] * len(front), portraits)
     if best is None:
         return _in_turns(hardware, front, training, portraits)
+    sizes = _first_guess(hardware, front, training, portraits)
+    best = _side_by_side(hardware, front, training, sizes, portraits) or best
     best = _balanced(hardware, front, training, best, portraits)
     if training is None or portraits > _SIMULATED_PORTRAITS:
         return best
     return _for_few(hardware, front, training, best, portraits)
+
+
+def _first_guess(
+    hardware: Hardware, front: Sequence[Needs], training: Needs | None, portraits: int
+) -> list[int]:
+    """Front pools for most of the rate that the GPUs' whole time would allow."""
+    load = sum(n.gpus * n.seconds for n in (*front, *((training,) if training else ())))
+    rate = 0.9 * sum(gpu.speed for gpu in hardware.gpus) / load if load else 0.0
+    return [max(1, min(portraits, int(rate * needs.seconds))) for needs in front]
 
 
 def _balanced(
@@ -173,7 +197,8 @@ def _balanced(
             break
         # Equally slow pools grow together: one of them alone would change nothing.
         for number, pool in enumerate(best.front):
-            sizes[number] += pool.rate <= slowest * (1 + _EPSILON)
+            if pool.rate <= slowest * (1 + _EPSILON):
+                sizes[number] += 1 + sizes[number] // _GROWTH_DIVISOR
         if max(sizes) > portraits:
             break
         larger = _side_by_side(hardware, front, training, sizes, portraits)

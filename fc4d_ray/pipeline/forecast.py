@@ -62,8 +62,8 @@ class Forecast:
     def _pool_line(self, pool: Pool, width: int) -> str:
         needs = pool.needs
         kind = "slots" if pool is self.capacity.training else "workers"
-        parts = [f"{pool.size:>4} {kind:<8}"]
-        parts.append(f"{needs.gpus:g} GPU each" if needs.gpus else f"{needs.cpus:g} CPU each")
+        each = f"{needs.gpus:g} GPU each" if needs.gpus else f"{needs.cpus:g} CPU each"
+        parts = [f"{pool.size:>4} {kind:<7} {each}"]
         if needs.kinds:
             parts.append(f"on {', '.join(needs.kinds)}")
         parts.append(f"{format_duration(needs.seconds)} a portrait, {_rate(pool.rate)}")

@@ -97,6 +97,11 @@ def collect_inputs(
     return Inputs(_identified(table, KnownIdentities(known), cluster))
 
 
+def count_inputs(arguments: Sequence[str]) -> int:
+    """Rows the arguments name; tables and listings are read, portraits are not."""
+    return sum(_expand(argument).num_rows for argument in arguments)
+
+
 def identify_again(
     table: pa.Table, *, earlier: Iterable[pa.Table] = (), cluster: Identify | None = None
 ) -> Inputs:

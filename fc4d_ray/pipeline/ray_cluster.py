@@ -127,11 +127,11 @@ def connected(session: RunSession) -> Iterator[Cluster]:
         if "ray" in sys.modules and sys.modules["ray"].is_initialized():
             cluster = _cluster_of_nodes(session)
         elif address:
-            stack.enter_context(_joined(address))
+            stack.enter_context(joined(address))
             cluster = _cluster_of_nodes(session)
         elif needs_gpu:
             threads = thread_environment(settings.threads or usable_cores())
-            stack.enter_context(_started(usable_cores(), threads))
+            stack.enter_context(started(usable_cores(), threads))
             cluster = _cluster_of_nodes(session)
         else:
             cores, memory_gib = usable_cores(), available_memory_gib()
@@ -139,7 +139,7 @@ def connected(session: RunSession) -> Iterator[Cluster]:
             cluster = OwnCluster(session, allotment)
             workers = sum(pool.size for pool in cluster.capacity.pools)
             threads = thread_environment(allotment.threads)
-            stack.enter_context(_started(workers * allotment.threads, threads))
+            stack.enter_context(started(workers * allotment.threads, threads))
         if len(session.portraits) > 1 or cluster.hardware.gpus:
             for line in cluster.forecast().lines():
                 session.say(line)
@@ -192,7 +192,7 @@ def _measured(session: RunSession) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _joined(address: str) -> Iterator[None]:
+def joined(address: str) -> Iterator[None]:
     import ray
 
     try:
@@ -206,7 +206,7 @@ def _joined(address: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _started(cpus: int, threads: dict[str, str]) -> Iterator[None]:
+def started(cpus: int, threads: dict[str, str]) -> Iterator[None]:
     """A cluster of our own. The variables must stand before Ray is imported."""
     variables = LOCAL_CLUSTER_ENVIRONMENT | threads
     if not logging.getLogger("fc4d_ray").isEnabledFor(logging.DEBUG):

@@ -91,6 +91,8 @@ def _dataset(job: FrontJob, spec: Callable[[tuple[str, ...]], WorkerSpec]) -> An
     _configure(job.pools)
     rows = [{ROW: Outcome(portrait, "running").to_text()} for portrait in job.left.values()]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
+    # Making a Dataset configures Ray Data's loggers, hence not earlier.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     for place, pool in enumerate(job.pools):
         dataset = dataset.map(
             FrontActor,
@@ -103,20 +105,16 @@ def _dataset(job: FrontJob, spec: Callable[[tuple[str, ...]], WorkerSpec]) -> An
             },
             **resources_of(pool),
         )
-    # Making a Dataset configures Ray Data's loggers, hence not earlier.
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     return dataset
 
 
 def resources_of(pool: Pool) -> dict[str, Any]:
     """Ray's options for one worker of a pool."""
     needs = pool.needs
-    options: dict[str, Any] = {}
+    # Without a word about CPUs Ray would take one for each.
+    options: dict[str, Any] = {"num_cpus": needs.cpus}
     if needs.gpus:
         options["num_gpus"] = needs.gpus
-    # Ray Data warns of both at once; a GPU stage without a word about CPUs takes none.
-    if needs.cpus or not needs.gpus:
-        options["num_cpus"] = needs.cpus
     if needs.memory_gib:
         options["memory"] = int(needs.memory_gib * 2**30)
     if needs.kinds:
