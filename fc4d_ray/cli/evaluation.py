@@ -34,6 +34,9 @@ def evaluate(
     references: Annotated[
         str | None, typer.Option("--references", help="Folder with <subject>.png portraits.")
     ] = None,
+    truths: Annotated[
+        str | None, typer.Option("--truth", help="Folder with <subject>/<view>.png true pictures.")
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", help="clip=DIR, arcface=DIR, inception=FILE, device=cuda, ..."),
@@ -73,6 +76,7 @@ def evaluate(
                 settings=RunSettings(runner=runner.value, workers=workers),
                 gpus_per_worker=gpus_per_worker,
                 references=references,
+                truths=truths,
                 say=notice,
             )
             page = write_evaluation(found, storage, stamp)

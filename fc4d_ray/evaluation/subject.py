@@ -55,6 +55,8 @@ class SubjectTask:
     """Address of the portrait, None where there is none."""
     protocol: Protocol
     features: FeatureConfig
+    truths: tuple[str | None, ...] = ()
+    """Address of the true picture of each image, None where there is none; empty: none at all."""
 
     def path(self, model_ids: Mapping[str, str]) -> str:
         """Where the figures go: by what was measured, with which models."""
@@ -64,6 +66,7 @@ class SubjectTask:
                 self.pictures.uri,
                 [image.to_json() for image in self.images],
                 self.reference,
+                list(self.truths),
                 self.protocol.camera_set,
                 dict(model_ids),
                 MEASURE_VERSION,
@@ -96,8 +99,9 @@ def measure_subject(
         together = pictures if reference is None else [*pictures, reference]
         embeddings, features[key] = embeddings_of(out, extractor, together)
         _compare(key, embeddings.vectors, reference is not None, rows, subject)
-    for row, image, pixels in zip(rows, task.images, pictures, strict=True):
-        row |= _against_truth(task, image, pixels, lpips)
+    truths = task.truths or (None,) * len(task.images)
+    for row, image, pixels, truth in zip(rows, task.images, pictures, truths, strict=True):
+        row |= _against_truth(task, truth, pixels, lpips)
         row |= _against_driver(image, pixels, task.protocol)
     subject |= _consistency(_agreement(task, pictures, lpips))
     document = {
@@ -156,15 +160,15 @@ def _compare(
 
 
 def _against_truth(
-    task: SubjectTask, image: SetImage, pixels: NDArray[np.uint8], lpips: Any | None
+    task: SubjectTask, address: str | None, pixels: NDArray[np.uint8], lpips: Any | None
 ) -> dict[str, float | None]:
-    if image.truth is None:
+    if address is None:
         return {}
-    truth = _prepared(task, image.truth)
+    truth = _prepared_bytes(task, _read(address), address)
     head = (np.abs(truth.astype(int) - task.protocol.background) > 12).any(-1)
     mine, true = pixels.astype(np.float32) / 255, truth.astype(np.float32) / 255
     if not head.any():
-        raise UndecodableImage(f"{image.truth} shows nothing but background")
+        raise UndecodableImage(f"{address} shows nothing but background")
     figures: dict[str, float | None] = {
         "psnr": _number(masked_psnr(mine, true, head)),
         "ssim": _number(masked_ssim(mine, true, head)),
@@ -243,7 +247,7 @@ def _read(address: str) -> bytes:
     try:
         return Storage(folder).read(name)
     except FileNotFoundError as error:
-        raise ImageMissing(f"the reference {address} is not there") from error
+        raise ImageMissing(f"{address} is not there") from error
 
 
 def _wrapped(azimuth_deg: float) -> float:

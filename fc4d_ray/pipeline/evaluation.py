@@ -22,7 +22,13 @@ from fc4d_ray.errors import ConfigError
 from fc4d_ray.evaluation.features import EXTRACTOR_CLASSES, FeatureConfig, make_extractor
 from fc4d_ray.evaluation.features.cache import read_embeddings
 from fc4d_ray.evaluation.features.protocol import find_weights, package_missing
-from fc4d_ray.evaluation.image_sets.contract import ImageSet, InvalidImageSet, read_image_set
+from fc4d_ray.evaluation.image_sets.contract import (
+    ImageSet,
+    InvalidImageSet,
+    SetImage,
+    picture_name,
+    read_image_set,
+)
 from fc4d_ray.evaluation.image_sets.runs import (
     REFERENCES,
     RunSubject,
@@ -85,11 +91,14 @@ def evaluate(
     settings: RunSettings | None = None,
     gpus_per_worker: float = 0.0,
     references: str | None = None,
+    truths: str | None = None,
     say: Say = lambda line: None,
 ) -> Evaluation:
     """Render, measure and score every subject of every method; what is done already is kept.
 
-    ``references``: folder with ``<subject>.png``; by default the first run's own. Raises
+    ``references``: folder with ``<subject>.png``; by default the first run's own. ``truths``:
+    folder with ``<subject>/<view>[_f<frame>].png``, true pictures of the people from the
+    protocol's views (such as MEAD's), for PSNR, SSIM and LPIPS. Raises
     ``ConfigError`` and ``InvalidImageSet`` before any work; a subject that fails is a ``Failure``.
     """
     features = features or FeatureConfig()
@@ -107,7 +116,8 @@ def evaluate(
         for source in sources
     ]
     known = _References.find(sets, sources, references)
-    tasks = [task for images in sets for task in _tasks(images, known, protocol, features)]
+    true = _Truths.find(truths)
+    tasks = [task for images in sets for task in _tasks(images, known, true, protocol, features)]
     say(f"measuring {len(tasks)} subjects of {len(sets)} methods")
     paths: dict[tuple[str, str], str] = {}
     make = functools.partial(_Measurer, storage, features, tuple(unavailable))
@@ -265,23 +275,58 @@ class _References:
         return self.folder.uri_of(f"{subject}.png")
 
 
+@dataclass(frozen=True)
+class _Truths:
+    """Where true pictures lie, besides those that a method's manifest names."""
+
+    folder: Storage | None
+    names: frozenset[str]
+
+    @staticmethod
+    def find(given: str | None) -> _Truths:
+        if given is None:
+            return _Truths(None, frozenset())
+        folder = Storage(_root(given))
+        names = frozenset(
+            f"{subject}/{name}"
+            for subject, files in folder.names_by_folder("")
+            for name in files
+            if name.endswith(".png")
+        )
+        if not names:
+            raise ConfigError(f"there is no <subject>/<view>.png in {given}")
+        return _Truths(folder, names)
+
+    def of(self, images: ImageSet, image: SetImage) -> str | None:
+        """Address of the true picture for an image."""
+        if image.truth is not None:
+            return images.storage.uri_of(image.truth)
+        name = picture_name(image.key)
+        return self.folder.uri_of(name) if self.folder and name in self.names else None
+
+
 def _tasks(
-    images: ImageSet, references: _References, protocol: Protocol, features: FeatureConfig
+    images: ImageSet,
+    references: _References,
+    truths: _Truths,
+    protocol: Protocol,
+    features: FeatureConfig,
 ) -> list[SubjectTask]:
-    by_subject: dict[str, list] = {}
-    for image in images.images:
+    by_subject: dict[str, list[SetImage]] = {}
+    for image in sorted(images.images, key=lambda image: image.key):
         by_subject.setdefault(image.key.subject, []).append(image)
     return [
         SubjectTask(
             images.method,
             subject,
             images.storage,
-            tuple(sorted(mine, key=lambda image: image.key)),
+            tuple(by_subject[subject]),
             references.of(subject),
             protocol,
             features,
+            tuple(truths.of(images, image) for image in by_subject[subject]),
         )
-        for subject, mine in by_subject.items()
+        for subject in images.subjects
     ]
 
 

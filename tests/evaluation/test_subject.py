@@ -52,11 +52,14 @@ def task(tmp_path: Path) -> SubjectTask:
     }.items():  # fmt: skip
         pictures.replace(f"ann/{name}.png", encode_png(image))
     images = (
-        SetImage(ImageKey("ann", "front"), 0.0, 0.0, "ann/front.png", truth="ann/truth.png"),
+        SetImage(ImageKey("ann", "front"), 0.0, 0.0, "ann/front.png"),
         SetImage(ImageKey("ann", "back"), 180.0, 0.0, "ann/back.png"),
     )
     reference = pictures.uri_of("ann/reference.png")
-    return SubjectTask("ours", "ann", pictures, images, reference, PROTOCOL, FeatureConfig())
+    truths = (pictures.uri_of("ann/truth.png"), None)
+    return SubjectTask(
+        "ours", "ann", pictures, images, reference, PROTOCOL, FeatureConfig(), truths
+    )
 
 
 def measured(out: Storage, task: SubjectTask, *extractors: Colours) -> dict:

@@ -101,6 +101,24 @@ def test_a_second_evaluation_renders_and_measures_nothing(runs, tmp_path, monkey
     assert second.table == first.table
 
 
+def test_true_pictures_give_psnr_where_they_are(runs: Path, tmp_path: Path) -> None:
+    protocol = load_protocol(str(runs / "small.yaml"))
+    sources = [Source("b", str(runs / "b"), True)]
+    evaluate(sources, str(tmp_path / "out"), protocol, settings=LOCAL)
+    truth = tmp_path / "truth" / "ann" / "front.png"
+    truth.parent.mkdir(parents=True)
+    shutil.copyfile(tmp_path / "out" / "images" / "b" / "ann" / "front.png", truth)
+    found = evaluate(
+        sources, str(tmp_path / "out"), protocol, settings=LOCAL, truths=str(tmp_path / "truth")
+    )
+    cell = found.table.cells["b", "psnr"]
+    assert cell.value == 100 and (cell.images, cell.subjects) == (1, 1)
+    with pytest.raises(ConfigError, match="no <subject>/<view>.png"):
+        evaluate(
+            sources, str(tmp_path / "out"), protocol, settings=LOCAL, truths=str(tmp_path / "x")
+        )
+
+
 def test_a_subject_whose_avatar_is_damaged_fails_alone(runs: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged"
     shutil.copytree(runs / "a", damaged)

@@ -42,6 +42,12 @@ class ImageKey:
     """-1 at rest."""
 
 
+def picture_name(key: ImageKey) -> str:
+    """``<subject>/<view>[_f<frame>].png``, the layout's own name of a picture."""
+    frame = "" if key.frame < 0 else f"_f{key.frame:04d}"
+    return f"{key.subject}/{key.view}{frame}.png"
+
+
 @dataclass(frozen=True)
 class SetImage:
     """One picture of a method."""

@@ -27,6 +27,7 @@ from fc4d_ray.evaluation.image_sets.contract import (
     SetImage,
     check_keys,
     image_from_json,
+    picture_name,
 )
 from fc4d_ray.evaluation.protocols import Protocol
 from fc4d_ray.images import DEPTH_LEVELS
@@ -168,7 +169,8 @@ def _render(
         fov_deg=protocol.fov_deg,
     )
     parameters = performance.parameters(0)
-    stem = f"{subject}/{view.name}" + ("" if frame < 0 else f"_f{frame:04d}")
+    key = ImageKey(subject, view.name, frame)
+    stem = picture_name(key).removesuffix(".png")
     target.replace(f"{stem}.png", encode_png(render_rgba(avatar, camera, parameters)))
     extra: dict[str, Any] = {}
     if frame < 0:
@@ -179,7 +181,7 @@ def _render(
     else:
         extra["driver_landmarks"] = _driver_landmarks(avatar, camera, parameters)
     return SetImage(
-        ImageKey(subject, view.name, frame),
+        key,
         view.azimuth_deg,
         view.elevation_deg,
         f"{stem}.png",
