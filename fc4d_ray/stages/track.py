@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -49,14 +50,18 @@ class TrackStage:
         context.progress(0.3, "tracking")
         result = track_clips(person.rig, person.colour, views, self._models.landmarks, config)
         clip, frame, driven = _frame_index(video, clip_names)
-        difference = generator_difference_mm(person.rig, result.actions, driven)
+        difference = None
+        known = {}
+        if driven is not None:
+            known["driven_actions"] = driven
+            difference = generator_difference_mm(person.rig, result.actions, driven)
         np.savez_compressed(
             context.output / "track.npz",
             actions=result.actions,
             neck=np.zeros((len(result.actions), 3), np.float32),
             clip=clip,
             frame=frame,
-            driven_actions=driven,
+            **known,
         )
         facts = _facts(result, difference, views[0].camera.width)
         (context.output / "track.json").write_text(json.dumps(facts, indent=1))
@@ -78,12 +83,12 @@ def generator_difference_mm(rig, tracked: np.ndarray, driven: np.ndarray) -> flo
     return float(distance[moving].mean() * 1000) if moving.any() else 0.0
 
 
-def _facts(result: TrackResult, difference_mm: float, width: int) -> Facts:
+def _facts(result: TrackResult, difference_mm: float | None, width: int) -> Facts:
     return {
         "tracking_error": round(result.landmark_error_px / width, 6),
         "landmark_error_px": round(result.landmark_error_px, 3),
         "photometric_error": round(result.photometric_error, 5),
-        "generator_difference_mm": round(difference_mm, 3),
+        "generator_difference_mm": None if difference_mm is None else round(difference_mm, 3),
     }
 
 
@@ -115,10 +120,15 @@ def _over_white(rgba: np.ndarray) -> np.ndarray:
     return (rgba[..., :3] * alpha + 255 * (1 - alpha) + 0.5).astype(np.uint8)
 
 
-def _frame_index(video, clip_names: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Clip and frame number of every row, and the driving actions."""
+def _frame_index(
+    video: Path, clip_names: list[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Clip and frame number of every row, and the driving actions where all clips state them."""
     with np.load(video / "motion.npz") as motion:
-        driven = [motion[f"{name}.actions"] for name in clip_names]
-    clip = np.concatenate([np.full(len(d), i, np.int32) for i, d in enumerate(driven)])
-    frame = np.concatenate([np.arange(len(d), dtype=np.int32) for d in driven])
-    return clip, frame, np.concatenate(driven).astype(np.float32)
+        counts = [len(motion[f"{name}.frames"]) for name in clip_names]
+        names = [f"{name}.actions" for name in clip_names]
+        is_known = all(name in motion for name in names)
+        driven = np.concatenate([motion[name] for name in names]) if is_known else None
+    clip = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    frame = np.concatenate([np.arange(count, dtype=np.int32) for count in counts])
+    return clip, frame, None if driven is None else driven.astype(np.float32)
