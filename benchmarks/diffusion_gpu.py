@@ -34,9 +34,14 @@ from quality_tables import markdown_table
 from fc4d_ray.assets.tiny_diffusion import write_tiny_diffusion
 from fc4d_ray.assets.torchvision_shim import ensure_torchvision_importable
 from fc4d_ray.cameras import Camera, orbit_azimuths, orbit_camera, pixel_centres, view_name
-from fc4d_ray.priors.image.diffusion.attention import remove_exchange
+from fc4d_ray.priors.image.diffusion.attention import MODES, remove_exchange
 from fc4d_ray.priors.image.diffusion.backbone import DiffusionBackbone
-from fc4d_ray.priors.image.diffusion.config import DiffusionImageConfig, GateConfig, ModelConfig
+from fc4d_ray.priors.image.diffusion.config import (
+    DiffusionImageConfig,
+    ExchangeConfig,
+    GateConfig,
+    ModelConfig,
+)
 from fc4d_ray.priors.image.diffusion.denoiser import Row
 from fc4d_ray.priors.image.diffusion.prior import MultiviewPrior
 from fc4d_ray.priors.image.diffusion.schedule import match_schedules
@@ -90,6 +95,7 @@ class Speed:
     size: int
     profile: str
     portraits: int
+    mode: str
     compiled: bool
     seconds_per_portrait: float
     rows: int
@@ -206,7 +212,8 @@ def measure(
     rows = prior.sampler.count.rows - before
     peak = torch.cuda.max_memory_allocated() / 2**30 if backbone.device.type == "cuda" else 0.0
     return Speed(
-        backbone.kind, config.size, config.profile, portraits, config.model.compiled,
+        backbone.kind, config.size, config.profile, portraits,
+        config.exchange.mode, config.model.compiled,
         seconds / portraits, rows // portraits, rows / seconds, plain, prior.budget.rows, peak,
     )  # fmt: skip
 
@@ -246,16 +253,16 @@ def _now(backbone: DiffusionBackbone) -> float:
 def table(speeds: list[Speed]) -> str:
     """One line per measurement, with the goal where there is one."""
     header = [
-        "model", "size", "profile", "portraits", "compiled", "s per portrait", "goal", "rows",
-        "rows/s", "plain rows/s", "rows per batch", "peak GiB",
+        "model", "size", "profile", "portraits", "keys", "compiled", "s per portrait", "goal",
+        "rows", "rows/s", "plain rows/s", "rows per batch", "peak GiB",
     ]  # fmt: skip
     lines = []
     for s in speeds:
         goal = f"≤ {GOAL_S[s.profile]:.0f} s" if s.model == "sdxl" else ""
         lines.append(
             [
-                s.model, f"{s.size}", s.profile, f"{s.portraits}", "yes" if s.compiled else "no",
-                f"{s.seconds_per_portrait:.1f}", goal, f"{s.rows}", f"{s.rows_per_s:.1f}",
+                s.model, f"{s.size}", s.profile, f"{s.portraits}", s.mode,
+                "yes" if s.compiled else "no", f"{s.seconds_per_portrait:.1f}", goal, f"{s.rows}", f"{s.rows_per_s:.1f}",
                 f"{s.plain_rows_per_s:.1f}", f"{s.batch_rows}", f"{s.peak_gib:.1f}",
             ]
         )  # fmt: skip
@@ -270,6 +277,7 @@ def main() -> None:
     parser.add_argument("--profiles", nargs="+", choices=sorted(GOAL_S), default=sorted(GOAL_S))
     parser.add_argument("--sizes", type=int, nargs="+", help="default: each model's own")
     parser.add_argument("--portraits", type=int, nargs="+", default=[1])
+    parser.add_argument("--mode", choices=MODES, default="masked", help="of mutual attention")
     parser.add_argument("--compiled", action="store_true")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -283,6 +291,7 @@ def main() -> None:
                 config = DiffusionImageConfig(
                     model=ModelConfig(device="cuda", compiled=arguments.compiled), size=size,
                     profile=profile, gates=GateConfig(retries=0),
+                    exchange=ExchangeConfig(mode=arguments.mode),
                 )  # fmt: skip
                 plain_backbone = DiffusionBackbone(real_size_pipeline(kind), kind, config)
                 plain = plain_rows_per_s(plain_backbone, config)

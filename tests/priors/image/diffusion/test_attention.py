@@ -213,3 +213,7 @@ def test_the_processor_can_be_compiled_whole(tiny_config) -> None:
         torch.testing.assert_close(compiled(tokens), attention(tokens))
     with torch.no_grad():
         torch.testing.assert_close(compiled(tokens), attention(tokens))
+    # The next wave brings another exchange of the same make: nothing is compiled again.
+    another = Exchange.plan([0, 0, 0], ["replace", "replace", "union"])
+    with torch.no_grad(), state.during(another), torch.compiler.set_stance("fail_on_recompile"):
+        torch.testing.assert_close(compiled(2 * tokens), attention(2 * tokens))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from fc4d_ray.errors import ConfigError, WeightsMissing
+from fc4d_ray.priors.image.diffusion.attention import Exchange
 from fc4d_ray.priors.image.diffusion.backbone import DiffusionBackbone
 from fc4d_ray.priors.image.diffusion.config import ModelConfig
 from fc4d_ray.priors.image.diffusion.denoiser import Row
@@ -138,8 +140,6 @@ def test_the_digest_covers_what_shapes_results(pipelines, copied) -> None:
 
 
 def test_cuda_without_a_device_and_odd_devices_are_refused(tiny_config) -> None:
-    from dataclasses import replace
-
     config = tiny_config()
     with pytest.raises(ConfigError, match="'abacus' is no device"):
         DiffusionBackbone.load(replace(config, model=replace(config.model, device="abacus")))
@@ -187,3 +187,26 @@ def test_encoding_is_repeatable_and_of_the_right_scale(tiny_config, kind) -> Non
     )
     decoded = backbone.decode(latents)
     assert decoded.shape == images.shape and decoded.min() >= 0 and decoded.max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+def test_half_precision_stays_near_full(tiny_config, kind) -> None:
+    """bfloat16 has 8 bits of mantissa; latents stay float32 between evaluations."""
+    full = tiny_config(kind)
+    backbones = [
+        DiffusionBackbone.load(replace(full, model=replace(full.model, precision=precision)))
+        for precision in ("float32", "bfloat16")
+    ]
+    assert [b.dtype for b in backbones] == [torch.float32, torch.bfloat16]
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    rows = [Row("p", "v", "a head"), Row("p", "w", "seen from behind")]
+    exchange = Exchange.plan([0, 0], ["replace"] * 2)
+    exact, rough = (
+        b.predict(latents, 301, b.condition(rows), exchange=exchange, guidance=3.0)
+        for b in backbones
+    )
+    assert rough.dtype == torch.float32
+    assert (rough - exact).square().mean().sqrt() < 0.05 * exact.std()
+    picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    first, second = (b.decode(b.encode(picture)) for b in backbones)
+    assert (first - second).abs().mean() < 0.02

@@ -217,3 +217,15 @@ def test_odd_and_uneven_views_are_made_too(backbone, enhance) -> None:
 def test_portraits_need_ids_of_their_own(backbone, enhance) -> None:
     with pytest.raises(ValueError, match="different ids"):
         enhance(backbone, [sphere_portrait("ann"), sphere_portrait("ann")])
+
+
+def test_the_memory_probe_runs_as_many_rows_as_it_is_told(backbone, enhance, monkeypatch) -> None:
+    prior, _ = enhance(backbone, [sphere_portrait(views=2)])
+    rows: list[int] = []
+    original = backbone.predict
+    monkeypatch.setattr(
+        backbone, "predict", lambda z, *a, **o: (rows.append(len(z)), original(z, *a, **o))[1]
+    )
+    for count in (2, 4):
+        prior._probe(count)
+    assert rows == [2, 4]
