@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import logging
 import math
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+
+_log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 60.0
 """From the deadline to the moment the process is ended without asking it."""
@@ -53,8 +56,9 @@ def deadline(
             if not over:
                 try:
                     note()
-                finally:
-                    leave()
+                except Exception:
+                    _log.exception("a missed deadline could not be recorded")
+                leave()
 
     timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), expire)
     timer.daemon = True

@@ -1,6 +1,7 @@
 """Cheap stages for tests of the machinery; what they do is steered by the portrait's own text.
 
-A portrait is a text file such as ``ann``, ``bob fail:shape``, ``eve kill:train``. Workers import
+A portrait is a text file such as ``ann``, ``bob fail:shape``, ``eve kill:train``; see
+``FakeStage.process`` for the words. Workers import
 this module by name: the folder it lies in is on ``PYTHONPATH`` (tests/conftest.py).
 """
 
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from fc4d_ray.errors import NoFaceFound, StageFailed
+from fc4d_ray.errors import NoFaceFound, StageFailed, StoreError
 from fc4d_ray.stages import StageEntry, StageVariant, single
 from fc4d_ray.stages.protocol import Facts, StageContext
 
@@ -59,8 +60,20 @@ class FakeStage:
             raise StageFailed("the fit went astray")
         if words.get("bug") == self.name:
             raise ZeroDivisionError("a bug")
+        if words.get("flaky") == self.name and not context.output.with_name("again").exists():
+            context.output.with_name("again").touch()
+            (context.output / "half.txt").write_text("half of a result")
+            raise ConnectionResetError("the licence server hung up")
+        if words.get("oom") == self.name:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        if words.get("poison") == self.name:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        if words.get("hang") == self.name:
+            time.sleep(600)
         if words.get("kill") == self.name:
             os.kill(os.getpid(), signal.SIGKILL)
+        if words.get("read") == self.name:
+            self._read_inputs(context)
         if words.get("killonce") == self.name:
             self._kill_once(context)
         _work(context)
@@ -72,6 +85,12 @@ class FakeStage:
 
     def facts(self, context: StageContext) -> Facts:
         return {}
+
+    def _read_inputs(self, context: StageContext) -> None:
+        """Complain about a damaged file as the clip reader does."""
+        for name in self.requires:
+            if not (context.inputs[name] / "result.txt").read_text().strip().isalnum():
+                raise StoreError(f"{name}/result.txt is corrupt at frame 4")
 
     def _kill_once(self, context: StageContext) -> None:
         marker = Path(context.config.journal + ".killed")
