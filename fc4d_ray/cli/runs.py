@@ -158,7 +158,7 @@ def _print_status(found: dict[str, Any]) -> None:
     latest = found["latest_run"]
     if latest is None:
         return
-    say(f"newest run {latest['run_id']}: {latest['state']}, {latest['rows']} rows")
+    say(f"newest run {latest['run_id']}: {_state(latest)}, {latest['rows']} rows")
     progress = latest["progress"]
     if progress is None:
         return
@@ -166,6 +166,27 @@ def _print_status(found: dict[str, Any]) -> None:
         stage = progress["stages"][name]
         mean = stage["seconds_mean"]
         seconds = f"  {mean:8.1f} s each" if mean is not None else ""
-        say(f"  {name:<10}{stage['done']:>6} done {stage['in_flight']:>4} at work{seconds}")
-    if latest["end"] is None and progress["remaining_s"] is not None:
-        say(f"  about {progress['remaining_s'] / 60:.0f} minutes left at this rate")
+        hours = f"  {stage['gpu_hours']:8.2f} GPU-hours" if stage["gpu_hours"] else ""
+        say(f"  {name:<10}{stage['done']:>6} done {stage['in_flight']:>4} at work{seconds}{hours}")
+    say("  " + ", ".join(_rates(progress, is_over=latest["end"] is not None)))
+
+
+def _state(run: dict[str, Any]) -> str:
+    """The run's state, and what a silent one means."""
+    if run["state"] != "silent":
+        return str(run["state"])
+    from fc4d_ray.pipeline.report import format_duration
+
+    silence = format_duration(run["silent_s"])
+    return f"no sign of life for {silence} (driver on {run['host']} dead? the same command goes on)"
+
+
+def _rates(progress: dict[str, Any], *, is_over: bool) -> list[str]:
+    from fc4d_ray.pipeline.report import format_duration
+
+    parts = [f"{progress['portraits_per_hour']:g} portraits an hour"]
+    if progress["achieved_of_ideal"] is not None:
+        parts.append(f"{progress['achieved_of_ideal']:.0%} of what the workers could do")
+    if not is_over and progress["remaining_s"] is not None:
+        parts.append(f"about {format_duration(progress['remaining_s'])} left")
+    return parts

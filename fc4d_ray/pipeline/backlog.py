@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _BATCH_ROWS = 4096
+_PLAIN_TYPES = frozenset((str, int, float, bool, type(None)))
 _SURVEY_ALL_FROM = 4096
 
 
@@ -66,6 +67,8 @@ class Portraits(Sequence[Portrait]):
 
 def _plain(columns: dict[str, Any]) -> dict[str, Any]:
     """The user's columns as JSON values; what JSON does not know becomes text."""
+    if all(type(value) in _PLAIN_TYPES for value in columns.values()):
+        return columns
     return json.loads(json.dumps(columns, default=str))
 
 

@@ -87,7 +87,9 @@ class _Places:
         self._here = os.getcwd()
 
     def resolve(self, uri: str) -> str:
-        if not uri or "://" in uri or os.path.isabs(uri):
+        if not uri or uri[0] == "/":
+            return uri
+        if "://" in uri or os.path.isabs(uri):
             return uri.removeprefix("file://")
         if self._prefix is not None:
             return f"{self._prefix}/{uri}"

@@ -11,6 +11,7 @@ from typing import Any
 from fc4d_ray.store.digests import digest_bytes, digest_json
 
 PLAN_CHARACTERS = 20
+_ENCODER = json.JSONEncoder(sort_keys=True, default=str, separators=(",", ":"))
 IDENTIFYING_COLUMNS = frozenset(("uri", "face_box", "landmarks"))
 """Columns that choose picture and face; the avatar's id covers them."""
 
@@ -25,8 +26,7 @@ def columns_digest(columns: Mapping[str, Any]) -> str:
     own = {n: v for n, v in columns.items() if n not in IDENTIFYING_COLUMNS and v is not None}
     if not own:
         return ""
-    text = json.dumps(own, sort_keys=True, default=str, separators=(",", ":"))
-    return digest_bytes(text.encode(errors="replace"))[:PLAN_CHARACTERS]
+    return digest_bytes(_ENCODER.encode(own).encode(errors="replace"))[:PLAN_CHARACTERS]
 
 
 def avatar_plan(plan_base: str, avatar_id: str, columns: str = "") -> str:

@@ -15,9 +15,8 @@ from fc4d_ray.store import layout
 from fc4d_ray.store.digests import readable_json
 from fc4d_ray.store.filesystem import Storage
 
-_FAILED = re.compile(r"failed-([0-9a-f]+)-(\d{4,})\.json")
-_RETRY = re.compile(r"retry-(\d{4,})\.json")
-_RECORD = re.compile(r"record-([0-9a-f]+)\.json")
+_NAME = re.compile(r"(?:record-([0-9a-f]+)|failed-([0-9a-f]+)-(\d{4,})|retry-(\d{4,}))\.json")
+"""Groups: plan of a finished avatar; plan and generation of a failure; generation of a retry."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +47,20 @@ class Standing:
     @classmethod
     def from_names(cls, names: list[str]) -> Standing:
         """Read a listing of the avatar's record folder."""
-        retries = [int(match[1]) for name in names if (match := _RETRY.fullmatch(name))]
-        return cls(
-            generation=max(retries, default=0),
-            finished_plans=frozenset(
-                match[1] for name in names if (match := _RECORD.fullmatch(name))
-            ),
-            failures=frozenset(
-                (match[1], int(match[2])) for name in names if (match := _FAILED.fullmatch(name))
-            ),
-        )
+        generation = 0
+        finished, failures = [], []
+        for name in names:
+            match = _NAME.fullmatch(name)
+            if match is None:
+                continue
+            record, failed, failed_in, retry = match.groups()
+            if record:
+                finished.append(record)
+            elif failed:
+                failures.append((failed, int(failed_in)))
+            else:
+                generation = max(generation, int(retry))
+        return cls(generation, frozenset(finished), frozenset(failures))
 
 
 @dataclass(frozen=True)
@@ -139,9 +142,12 @@ class RecordBook:
             document = self.storage.read_json(f"{layout.records_of(avatar_id)}/{name}")
         except FileNotFoundError:
             return None
-        if _RECORD.fullmatch(name):
+        match = _NAME.fullmatch(name)
+        if match is None:
+            return None
+        if match[1]:
             return AvatarRecord(**document)
-        return FailureRecord(**document) if _FAILED.fullmatch(name) else None
+        return FailureRecord(**document) if match[2] else None
 
     def _create(self, avatar_id: str, name: str, record: AvatarRecord | FailureRecord) -> bool:
         from dataclasses import asdict
