@@ -34,7 +34,7 @@ TINY = GeneratorSettings(
     neural_size=8,
     rays=RaySettings(coarse_samples=12, fine_samples=12),
 )
-_BALL_RADIUS = 0.3
+_BALL_RADIUS = 0.27
 """Of the head-sized ball, in PanoHead units."""
 _EDGE = 150.0
 """Raw density per unit of the ball's feature."""

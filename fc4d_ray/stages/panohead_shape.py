@@ -91,9 +91,16 @@ class PanoHeadShapeStage:
             "hair_thickness_m": round(fitted.hair_thickness_m, 4),
             "n_vertices": len(fitted.rig.neutral),
             **inverted.notes,
+            "components": self._components(),
         }
         (context.output / "shape.json").write_text(json.dumps(facts, indent=1))
         return facts
+
+    def _components(self) -> list[str]:
+        """Catalogue keys of the models that took part."""
+        perceptual = {"lpips_vgg": "lpips-vgg", "lpips_alex": "lpips-alex"}
+        used = perceptual.get(self._perceptual.name)
+        return ["anny", "dlib-landmarks", "panohead", *([used] if used else [])]
 
 
 def weights_file(config: PanoHeadShapeConfig) -> Path:

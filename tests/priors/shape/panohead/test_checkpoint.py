@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from fc4d_ray.assets.registry import inspect_asset
 from fc4d_ray.assets.tiny_panohead import TINY, write_tiny_panohead
+from fc4d_ray.cli import app
 from fc4d_ray.errors import UnsafePickle, WeightsMissing
 from fc4d_ray.priors.shape.panohead.checkpoint import (
     SETTINGS_FILE,
@@ -142,3 +145,18 @@ def test_damaged_imports_are_refused(tiny: Path, tmp_path: Path) -> None:
     weights.write_bytes(b"no weights")
     with pytest.raises(WeightsMissing, match="damaged"):
         load_generator(weights)
+
+
+def test_the_command_imports_once_and_refuses_what_is_hostile(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FC4D_ASSETS", str(tmp_path / "assets"))
+    assert not inspect_asset("panohead").is_present
+    ended = CliRunner().invoke(app, ["assets", "import", "panohead", str(tiny)])
+    assert ended.exit_code == 0, ended.output
+    assert inspect_asset("panohead").is_present
+    hostile = tmp_path / "hostile.pkl"
+    hostile.write_bytes(pickle.dumps({"G_ema": _Planted(tmp_path / "executed")}))
+    ended = CliRunner().invoke(app, ["assets", "import", "panohead", str(hostile)])
+    assert ended.exit_code != 0
+    assert not (tmp_path / "executed").exists()
