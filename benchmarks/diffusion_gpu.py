@@ -262,7 +262,8 @@ def table(speeds: list[Speed]) -> str:
         lines.append(
             [
                 s.model, f"{s.size}", s.profile, f"{s.portraits}", s.mode,
-                "yes" if s.compiled else "no", f"{s.seconds_per_portrait:.1f}", goal, f"{s.rows}", f"{s.rows_per_s:.1f}",
+                "yes" if s.compiled else "no", f"{s.seconds_per_portrait:.1f}", goal,
+                f"{s.rows}", f"{s.rows_per_s:.1f}",
                 f"{s.plain_rows_per_s:.1f}", f"{s.batch_rows}", f"{s.peak_gib:.1f}",
             ]
         )  # fmt: skip

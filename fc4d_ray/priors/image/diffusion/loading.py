@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +87,13 @@ def load_pipeline(config: ModelConfig, dtype: Any) -> tuple[Any, str]:
         )
     unet_path = base / "unet" if unet_path is None else unet_path
     shared = {"use_safetensors": True, "local_files_only": True, "dtype": dtype}
+    extra = {} if kind == "sdxl" else {"safety_checker": None, "feature_extractor": None}
     try:
-        unet = diffusers.UNet2DConditionModel.from_pretrained(unet_path, **shared)
-        extra = {} if kind == "sdxl" else {"safety_checker": None, "feature_extractor": None}
-        pipeline = getattr(diffusers, _pipeline_name(kind)).from_pretrained(
-            base, unet=unet, **extra, **shared
-        )
+        with _without_progress_bars():
+            unet = diffusers.UNet2DConditionModel.from_pretrained(unet_path, **shared)
+            pipeline = getattr(diffusers, _pipeline_name(kind)).from_pretrained(
+                base, unet=unet, **extra, **shared
+            )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise WeightsMissing(
             f"image.model: the weights under {base} or {unet_path} cannot be read: {error}"
@@ -135,6 +138,26 @@ def weights_digest(config: ModelConfig) -> str:
             if path.is_file() and path.suffix in _READ_SUFFIXES and ".fp16." not in path.name:
                 digest.update(f"{part.name}/{path.name} {file_digest(path)}\n".encode())
     return digest.hexdigest()
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Workers' logs are no terminals."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    chatty = [
+        library
+        for library in (diffusers_logging, transformers_logging)
+        if library.is_progress_bar_enabled()
+    ]
+    for library in chatty:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in chatty:
+            library.enable_progress_bar()
 
 
 def _parts(kind: str) -> tuple[str, ...]:
