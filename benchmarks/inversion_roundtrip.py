@@ -1,9 +1,9 @@
 """What DDIM inversion followed by denoising loses, against steps and strength.
 
-Latents go up k levels and down again without guidance, exchange or paste-in; the figure is the
-root-mean-square difference to the start, relative to the start's deviation. An exact sampler would
-give 0: inversion evaluates the network one level too low at each step, and that is what is lost. A
-constant noise estimate loses nothing (tests/priors/image/diffusion/test_schedule.py).
+Latents go up k levels and down again without exchange or paste-in; the figure is the
+root-mean-square difference to the start, in latents (the noise's deviation is 1). An exact sampler
+would give 0: inversion evaluates the network one level too low at each step, and that is what is
+lost. A constant noise estimate loses nothing (tests/priors/image/diffusion/test_schedule.py).
 
 ``oracle`` is the denoiser of ``fc4d_ray.evaluation.oracle_denoiser`` on a synthetic person,
 free and guided; the tiny random UNets say something about wiring only. Released checkpoints can be
@@ -41,7 +41,7 @@ STRENGTHS = (0.3, 0.6, 1.0)
 def round_trip_error(
     denoiser: Denoiser, image: Tensor, row: Row, steps: int, strength: float, guidance: float = 1.0
 ) -> float:
-    """Relative error of one picture (3, S, S); ``guidance`` holds in both directions."""
+    """RMS error of one picture's (3, S, S) latents; ``guidance`` holds in both directions."""
     schedule = match_schedules(denoiser.scheduler_config, steps)
     condition = denoiser.condition([row])
     clean = denoiser.encode(image[None])
@@ -55,7 +55,7 @@ def round_trip_error(
         latents = schedule.add_noise_step(noise(latents, level), level, latents)
     for level in range(top, 0, -1):
         latents = schedule.denoise_step(noise(latents, level), level, latents)
-    return float((latents - clean).square().mean().sqrt() / clean.std())
+    return float((latents - clean).square().mean().sqrt())
 
 
 def table(rows: dict[str, tuple[Denoiser, Tensor, Row, float]], steps: Sequence[int]) -> str:

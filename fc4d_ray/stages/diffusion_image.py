@@ -91,7 +91,7 @@ def _write(
     record: dict[str, Any] = {}
     for view in enhanced:
         alpha = coarse[view.view.name].rgba[..., 3]
-        rgba = straight_rgba(view.view.image, alpha)
+        rgba = straight_rgba(view.view.image, alpha, context.config.background)
         labels = _resized_labels(view.source, alpha.shape[0])
         write_png(context.output / "views" / f"{view.view.name}.png", rgba)
         write_png(context.output / "provenance" / f"{view.view.name}.png", labels)

@@ -79,6 +79,22 @@ def test_encoding_is_exact_and_inversion_keeps_the_picture(cases) -> None:
     assert not torch.equal(guided, oracle.predict(clean, schedule.timestep(30), condition))
 
 
+def test_round_trips_lose_less_with_more_steps_and_less_strength(cases, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from inversion_roundtrip import round_trip_error
+
+    case = cases[0]
+    oracle = OracleDenoiser({case.portrait.portrait_id: case.truth})
+    view = case.portrait.views[1]
+    row = Row(case.portrait.portrait_id, view.name, "")
+
+    def error(steps: int, strength: float) -> float:
+        return round_trip_error(oracle, view.image, row, steps, strength)
+
+    assert 0.03 > error(10, 0.6) * 0.5 > error(40, 0.6) > 0
+    assert error(20, 0.3) < error(20, 0.6) < error(20, 1.0)
+
+
 def test_attention_of_a_view_to_itself_changes_little_and_to_the_reference_much(cases) -> None:
     case = cases[0]
     oracle = OracleDenoiser({case.portrait.portrait_id: case.truth}, OracleConfig(reach_m=0.004))

@@ -19,7 +19,7 @@ from fc4d_ray.priors.shape.views import REFERENCE, ShapeView
 from fc4d_ray.warping import DEPTH_TOLERANCE, HEAD_HEIGHT_M, resize_depth
 
 _EDGE_M = 3 * DEPTH_TOLERANCE * HEAD_HEIGHT_M
-_SOLID_ALPHA = 0.98
+_SOLID_ALPHA = 0.9
 
 
 class Source(IntEnum):
@@ -116,15 +116,19 @@ def _guide(
 def straight_rgba(
     image: Tensor,  # [3, S, S] 0…1 on the background
     alpha: NDArray[np.uint8],  # [s, s] the view's own alpha
+    background: float = 1.0,
 ) -> NDArray[np.uint8]:
     """RGBA (s, s, 4) with straight alpha at the view's own size.
 
-    Pixels that mix with the background take the colour of the nearest solid one: dividing by a
-    small alpha would only amplify what the generator made of the edge.
+    The background is taken out of nearly solid pixels. The others take the colour of the nearest
+    one of these: dividing by a small alpha would only amplify what the generator made of the edge.
     """
     side = alpha.shape[0]
     colour = _resized(image, side).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
-    solid = cv2.erode((alpha >= 255 * _SOLID_ALPHA).astype(np.uint8), np.ones((3, 3), np.uint8))
+    share = (alpha.astype(np.float32) / 255)[..., None]
+    inside = np.maximum(share, _SOLID_ALPHA)
+    colour = ((colour - background * (1 - inside)) / inside).clip(0, 1)
+    solid = (share[..., 0] >= _SOLID_ALPHA).astype(np.uint8)
     if solid.any():
         _, nearest = cv2.distanceTransformWithLabels(
             1 - solid, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
