@@ -1,7 +1,8 @@
-"""Collars and scarves that were taken for hair.
+"""Collars that were taken for hair, and glints on hair that were taken for skin.
 
 Dark clothing beside the neck looks like hair and lies where long hair lies. Hair on the head says
-what this person's hair looks like: a patch below the chin of another colour is clothing.
+what this person's hair looks like: a patch below the chin of another colour is clothing. A small
+light patch in the middle of hair or headwear is part of it.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fc4d_ray.portraits.geometry_prior import CLOTHING, HAIR
+from fc4d_ray.portraits.geometry_prior import BACKGROUND, CLOTHING, HAIR, SKIN
 
 _CHIN, _NOSE = 8, 30
+_ISLAND = 0.004
+"""Largest share of the crop that a patch of skin in the midst of hair may take up."""
+_SURROUNDED = 0.7
 _CELLS = 24
 """Cells of the colour histogram per Lab axis."""
 
@@ -27,7 +31,10 @@ def without_stray_hair(
     hair = labels == HAIR
     on_head = hair & (rows < landmarks[_NOSE, 1])
     below = hair & (rows > landmarks[_CHIN, 1] - 0.01 * labels.shape[0])
-    if on_head.sum() < 100 or not below.any():
+    if on_head.sum() < 100:
+        return labels
+    labels = _without_skin_islands(labels)
+    if not below.any():
         return labels
     smooth = cv2.GaussianBlur(crop, (0, 0), labels.shape[0] / 150)
     cells = (cv2.cvtColor(smooth, cv2.COLOR_RGB2LAB).astype(int) * _CELLS) // 256
@@ -39,6 +46,21 @@ def without_stray_hair(
     share = cv2.blur(strange.astype(np.float32), (25, 25))
     room = cv2.blur(below.astype(np.float32), (25, 25))
     result[below & (share > 0.5 * room)] = CLOTHING
+    return result
+
+
+def _without_skin_islands(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Labels with small patches of skin that hair surrounds made hair."""
+    count, patches, stats, _ = cv2.connectedComponentsWithStats((labels == SKIN).astype(np.uint8))
+    result = labels.copy()
+    for patch in range(1, count):
+        if stats[patch, cv2.CC_STAT_AREA] > _ISLAND * labels.size:
+            continue
+        island = (patches == patch).astype(np.uint8)
+        shore = labels[(cv2.dilate(island, np.ones((5, 5), np.uint8)) > 0) & (island == 0)]
+        shore = shore[shore != BACKGROUND]
+        if len(shore) and (shore == HAIR).mean() > _SURROUNDED:
+            result[island > 0] = HAIR
     return result
 
 

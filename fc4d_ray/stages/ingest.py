@@ -27,7 +27,7 @@ class IngestStage:
 
     name = "ingest"
     requires: tuple[str, ...] = ()
-    version = "4"
+    version = "5"
 
     def __init__(self) -> None:
         self._models = FaceModels()

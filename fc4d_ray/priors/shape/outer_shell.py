@@ -19,6 +19,7 @@ from scipy import ndimage
 from fc4d_ray.cameras import Camera
 from fc4d_ray.errors import ConfigError
 from fc4d_ray.heads.rig import HeadRig, Region
+from fc4d_ray.images import smoothstep
 from fc4d_ray.portraits.regions import CLOTHING, HAIR, SKIN
 from fc4d_ray.rendering.mesh import rasterize_mesh
 
@@ -57,7 +58,19 @@ class OuterShell:
 _LOW = np.array([-0.25, -0.27, -0.24])
 _HIGH = np.array([0.25, 0.26, 0.20])
 _SHOULDER_Y = -0.115
-_NAPE_Y = -0.06
+_NAPE_Y = -0.052
+_NAPE_SAG_M = 0.02
+_NAPE_HALF_WIDTH_M = 0.06
+_TAPER_M = 0.06
+"""Height over which hair on the nape swells to the thickness of the back of the head."""
+_SEEN_M = 0.025
+"""Depth about the bare head within which the hair that a pixel shows must lie."""
+_LEAST_HAIR_SHARE = 0.003
+"""Share of the crop below which hair, hats included, is noise: nothing stands on this head."""
+_HANGING_SHARE = 0.03
+"""Share of the hair below the nape from which on hair is not short."""
+_LEAST_WIDTH = 0.8
+"""Half width, in voxels, of the thinnest thing that is kept."""
 _TURNED_DEG = 12.0
 _SMOOTHING_VOXELS = 1.1
 """Standard deviation of the blur before meshing: takes the voxels' steps out."""
@@ -77,9 +90,11 @@ def grow_outer_shell(
     view = _SilhouetteView(rig, rest, camera, matte, labels)
     grid, points = _grid(config.voxel_m)
     thickness = view.hair_thickness(config.max_hair_m)
-    field = _occupancy(points, view, thickness, config).reshape(grid)
-    field = _keep_main_body(field)
-    field = ndimage.gaussian_filter(field, _SMOOTHING_VOXELS)
+    field, thin = _occupancy(points, view, thickness, config)
+    field = _keep_main_body(field.reshape(grid))
+    # The blur would take away what is hardly wider than a voxel: locks, ribbons, a scarf's end.
+    smooth = ndimage.gaussian_filter(field, _SMOOTHING_VOXELS)
+    field = np.maximum(smooth, field * thin.reshape(grid))
     vertices, faces = _surface(field, config.voxel_m)
     vertices, faces = _drop_hidden(vertices, faces, rest, rig.faces)
     region = _shell_regions(vertices, view)
@@ -109,6 +124,11 @@ class _SilhouetteView:
         self.radius = (_disc_radius(distance) * self.metres_per_px)[window]
         self.labels = cv2.resize(labels, (side, side), interpolation=cv2.INTER_NEAREST)
         self.bare_neck = _bare_neck(self.labels, self.inside)
+        below_nape = self.camera.project(np.array([[0.0, _NAPE_Y, 0.0]]))[0][0, 1]
+        hair = _main_part(self.labels == HAIR)
+        hanging = hair[round(float(np.clip(below_nape, 0, side - 1))) :]
+        self.is_bald = bool(hair.mean() < _LEAST_HAIR_SHARE)
+        self.is_short = bool(hanging.sum() < _HANGING_SHARE * hair.sum())
         self.head_depth = rasterize_mesh(rest, rig.faces, self.camera).z_depth
         skull = np.isin(rig.region, (Region.SCALP, Region.FACE, Region.EAR))
         bare = rasterize_mesh(rest, rig.faces[skull[rig.faces].all(1)], self.camera)
@@ -129,6 +149,14 @@ class _SilhouetteView:
     def sample(self, image: NDArray, pixels: NDArray, order: int = 1) -> NDArray:
         coordinates = (pixels[:, 1] - 0.5, pixels[:, 0] - 0.5)
         return ndimage.map_coordinates(image, coordinates, order=order, mode="nearest")
+
+
+def _main_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The largest connected part of a mask."""
+    parts, count = ndimage.label(mask)
+    if count < 2:
+        return mask
+    return parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
 
 
 def _bare_neck(labels: NDArray[np.uint8], inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -162,11 +190,13 @@ def _grid(voxel: float) -> tuple[tuple[int, int, int], NDArray[np.float32]]:
 
 def _occupancy(
     points: NDArray[np.float32], view: _SilhouetteView, thickness: float, config: ShellConfig
-) -> NDArray[np.float32]:
-    """Soft occupancy (N,) in 0…1, 0.5 on the surface."""
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Soft occupancy (N,) in 0…1, 0.5 on the surface, and (N,) how thin the silhouette is there."""
     pixels, depth = view.camera.project(points)
-    distance = view.sample(view.distance, pixels).clip(0, None)
-    radius = np.maximum(view.sample(view.radius, pixels), distance + 1e-4)
+    outline = view.sample(view.distance, pixels)
+    radius = view.sample(view.radius, pixels) + 1e-4
+    # No farther in than the disc reaches: else the balloon's middle comes to a point.
+    distance = np.clip(outline, 0, radius)
     label = view.sample(view.labels, pixels, order=0)
     head = view.sample(view.head_depth, pixels, order=0)
 
@@ -176,19 +206,44 @@ def _occupancy(
     is_body = points[:, 1] < _SHOULDER_Y
     large = np.clip((radius - 0.035) / 0.035, 0, 1)
     behind = np.where(is_body, np.minimum(bulge, 0.11), bulge * (1 + (back_reach - 1) * large))
+    if view.is_short:
+        behind = behind * _nape_taper(points)
     ahead = np.where(is_body, np.minimum(bulge, 0.10), bulge * (1 + (config.forward - 1) * large))
     # Hair lying on the head hugs it; clothing and long hair may stand off.
     on_head = (head > 0) & ~is_body
     front_of_head = middle - head
     ahead = np.where(on_head & (label == HAIR), front_of_head + config.fringe_m, ahead)
     margin = np.where(toward >= 0, ahead - toward, behind + toward)
-    margin = np.minimum(margin, view.sample(view.distance, pixels))
+    # At least as wide as the grid can hold; where nothing but the head's own edge is thin.
+    widened = np.where(head > 0, 0, (_LEAST_WIDTH * config.voxel_m - radius).clip(0, None))
+    margin = np.minimum(margin, outline) + widened
     carved = _before_skin(points, view)
     if view.is_turned:
-        # What the far side looks like nobody saw; it is as bare as its mirror image.
-        carved |= _before_skin(points * np.float32([-1, 1, 1]), view)
+        # What the far side looks like nobody saw; it is as bare as its mirror image, except for
+        # hair on the near surface, and what stands out beside the head for all to see.
+        on_surface = (label == HAIR) & (head > 0) & (np.abs(depth - head) < _SEEN_M)
+        beside = (outline > 0) & (head == 0) & np.isin(label, (HAIR, CLOTHING))
+        mirrored = _before_skin(points * np.float32([-1, 1, 1]), view)
+        carved |= mirrored & ~on_surface & ~beside
+    if view.is_bald:
+        carved |= points[:, 1] > _NAPE_Y
     margin = np.where(carved, -config.voxel_m, margin)
-    return np.clip(0.5 + margin / (2 * config.voxel_m), 0, 1).astype(np.float32)
+    occupancy = np.clip(0.5 + margin / (2 * config.voxel_m), 0, 1)
+    thin = smoothstep(radius, 1.2 * config.voxel_m, 2.2 * config.voxel_m)
+    return occupancy.astype(np.float32), (1 - thin).astype(np.float32)
+
+
+def _nape_taper(points: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Share (N,) of its full reach that short hair has behind: it closes in on the nape."""
+    x, y = points[:, 0].astype(np.float64), points[:, 1].astype(np.float64)
+    lowest = _nape_height(x)
+    tapered = 0.5 + 0.5 * smoothstep(y, lowest, lowest + _TAPER_M)
+    return np.where(y < _SHOULDER_Y, 1.0, tapered)
+
+
+def _nape_height(x: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Height at which short hair ends behind: lower in the middle than behind the ears."""
+    return _NAPE_Y - _NAPE_SAG_M * np.clip(1 - np.square(x / _NAPE_HALF_WIDTH_M), 0, 1)
 
 
 def _before_skin(points: NDArray[np.float32], view: _SilhouetteView) -> NDArray[np.bool_]:
@@ -197,7 +252,7 @@ def _before_skin(points: NDArray[np.float32], view: _SilhouetteView) -> NDArray[
     label = view.sample(view.labels, pixels, order=0)
     head = view.sample(view.head_depth, pixels, order=0)
     carved = (label == SKIN) & (head > 0) & (depth < head + 0.035)
-    below_nape = points[:, 1] < _NAPE_Y
+    below_nape = points[:, 1] < _nape_height(points[:, 0])
     bare = view.sample(view.bare_neck.astype(np.uint8), pixels, order=0) > 0
     return carved | (below_nape & bare)
 
@@ -249,18 +304,8 @@ def _smooth(vertices: NDArray, faces: NDArray, rounds: int) -> NDArray:
     count = len(vertices)
     adjacency = coo_matrix((np.ones(len(edges)), tuple(edges.T)), shape=(count, count)).tocsr()
     adjacency = ((adjacency + adjacency.T) > 0).astype(float)
-    average = (
-        diags(
-            1
-            / np.maximum(
-                adjacency.sum(1).A1
-                if hasattr(adjacency.sum(1), "A1")
-                else np.asarray(adjacency.sum(1)).ravel(),
-                1,
-            )
-        )
-        @ adjacency
-    )
+    degree = np.asarray(adjacency.sum(1)).ravel()
+    average = diags(1 / np.maximum(degree, 1)) @ adjacency
     for _ in range(rounds):
         for step in (0.5, -0.53):
             vertices = vertices + step * (average @ vertices - vertices)
