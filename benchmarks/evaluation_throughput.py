@@ -1,8 +1,8 @@
 """Images per second of each measurement, and what an evaluation's bookkeeping costs.
 
 Extraction against looking up what is known (CLIP-I and its pairs share one extraction, FID and KID
-do), with random weights in the released architecture. Then the bookkeeping of many subjects: reading
-what ``measure_subject`` left and scoring it.
+do), with random weights in the released architecture. Then the bookkeeping of many subjects:
+reading what ``measure_subject`` left and scoring it.
 
     python benchmarks/evaluation_throughput.py --images 32 --subjects 100 1000 \\
         --out docs/evaluation_results.md
