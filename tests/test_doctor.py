@@ -23,4 +23,4 @@ def test_paper_profile_names_what_is_missing(tmp_path: Path) -> None:
     assert "flame2020 (or flame2023, flame2023-open)" in obstacles
     assert obstacles.count("flame2023-open") == 1, "alternatives are told once"
     assert "liveportrait" in obstacles
-    assert "lpips-vgg" not in obstacles
+    assert "cosmicman-sdxl" not in obstacles

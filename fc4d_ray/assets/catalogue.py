@@ -56,7 +56,7 @@ CATALOGUE: tuple[Asset, ...] = (
         use="any",
         size_mb=108,
         files=(AssetFile("anny/__init__.py"), AssetFile("anny/data/mpfb2/LICENSE.md")),
-        needed_by={"embedded": ("shape", "track", "train")},
+        needed_by={"embedded": ("shape", "track", "train"), "paper": ("shape", "video")},
     ),
     Asset(
         key="dlib-landmarks",
@@ -72,7 +72,11 @@ CATALOGUE: tuple[Asset, ...] = (
                 "fbdc2cb80eb9aa7a758672cbfdda32ba6300efe9b6e6c7a299ff7e736b11b92f",
             ),
         ),
-        needed_by={"embedded": ("ingest", "shape", "track"), "evaluation": ("identity",)},
+        needed_by={
+            "embedded": ("ingest", "shape", "track"),
+            "paper": ("ingest", "shape", "track"),
+            "evaluation": ("identity",),
+        },
     ),
     Asset(
         key="dlib-face-detector",
@@ -88,7 +92,7 @@ CATALOGUE: tuple[Asset, ...] = (
                 "4cb19393e2fbaf2b1609a9319ad5386618c886a6234ec1b971f3e87c85d87fe6",
             ),
         ),
-        needed_by={"embedded": ("ingest",)},
+        needed_by={"embedded": ("ingest",), "paper": ("ingest",)},
     ),
     Asset(
         key="dlib-descriptor",
@@ -250,7 +254,7 @@ CATALOGUE: tuple[Asset, ...] = (
             AssetFile("insightface/models/buffalo_l/2d106det.onnx"),
             AssetFile("insightface/models/buffalo_l/w600k_r50.onnx"),
         ),
-        needed_by={"paper": ("ingest",), "evaluation": ("ID",)},
+        needed_by={"evaluation": ("ID",)},
     ),
     Asset(
         key="lpips-vgg",
@@ -261,8 +265,7 @@ CATALOGUE: tuple[Asset, ...] = (
         use="conditions",
         size_mb=528,
         files=(AssetFile("torchvision/vgg16-397923af.pth"),),
-        needed_by={"paper": ("shape", "train")},
-        need="optional",
+        needed_by={"paper": ("shape",)},
     ),
     Asset(
         key="lpips-alex",

@@ -71,7 +71,7 @@ def test_one_alternative_suffices(tmp_path: Path) -> None:
     (tmp_path / "flame").mkdir()
     (tmp_path / "flame" / "flame2023.npz").write_bytes(b"x")
     assert not {"flame2020", "flame2023", "flame2023-open"} & missing()
-    assert "lpips-vgg" not in missing(), "optional assets are never missing"
+    assert "cosmicman-sdxl" not in missing(), "optional assets are never missing"
 
 
 def test_missing_package_is_reported_not_raised(monkeypatch: pytest.MonkeyPatch) -> None:
