@@ -86,6 +86,10 @@ def test_intermediates_of_finished_avatars_go(
     config = load_config(fake_config, ["run.runner=local"])
     assert run([str(portraits())], str(out), config).worked == 0
     assert (tmp_path / "journal").read_text() == work
+    changed = load_config(fake_config, ["run.runner=local", "publish.strength=2"])
+    assert run([str(portraits())], str(out), changed).succeeded == 2
+    trained = (tmp_path / "journal").read_text().splitlines().count("ann train")
+    assert trained == (1 if keep == "avatar" else 2), "kept trainings are recognised"
     changed = load_config(fake_config, ["run.runner=local", "shape.strength=2"])
     summary = run([str(portraits())], str(out), changed)
     assert (summary.succeeded, summary.failed) == (2, 1), "what was deleted is made again"
