@@ -45,14 +45,14 @@ def test_user_files_are_found_where_they_are_put(tmp_path: Path) -> None:
         require_asset("panohead", tmp_path)
     for part in ("SizheAn/PanoHead", str(tmp_path), "non-commercial", "easy-khair"):
         assert part in str(missing.value)
-    path = tmp_path / "panohead" / "easy-khair-180-gpc0.8-trans10-025000.pkl"
+    path = tmp_path / "clip-vit-large-patch14" / "model.safetensors"
     path.parent.mkdir()
     path.write_bytes(b"weights")
-    assert require_asset("panohead", tmp_path) == (path,)
-    (check,) = verify_asset("panohead", tmp_path)
+    assert require_asset("clip-vit-l-14", tmp_path) == (path,)
+    (check,) = verify_asset("clip-vit-l-14", tmp_path)
     assert check.is_as_released is None and check.sha256 == file_digest(path)
-    row = inspect_asset("panohead", tmp_path).to_json()
-    assert row["present"] is True and row["files"] == [str(path)] and row["use"] == "research"
+    row = inspect_asset("clip-vit-l-14", tmp_path).to_json()
+    assert row["present"] is True and row["files"] == [str(path)] and row["use"] == "conditions"
 
 
 def test_half_an_asset_is_not_present(tmp_path: Path) -> None:
