@@ -217,7 +217,7 @@ def _facts(
         "faces": {
             view.named.name: {
                 "visible": round(view.crop.visible, 3),
-                "pitch_yaw_roll_deg": np.round(pose, 1).tolist(),
+                "pitch_yaw_roll_deg": [round(float(angle), 1) for angle in pose],
             }
             for view, pose in zip(views, poses, strict=True)
         },
