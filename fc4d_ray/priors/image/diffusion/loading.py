@@ -87,7 +87,8 @@ def load_pipeline(config: ModelConfig, dtype: Any) -> tuple[Any, str]:
         )
     unet_path = base / "unet" if unet_path is None else unet_path
     shared = {"use_safetensors": True, "local_files_only": True, "dtype": dtype}
-    extra = {} if kind == "sdxl" else {"safety_checker": None, "feature_extractor": None}
+    checker = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    extra = {} if kind == "sdxl" else checker
     try:
         with _without_progress_bars():
             unet = diffusers.UNet2DConditionModel.from_pretrained(unet_path, **shared)
