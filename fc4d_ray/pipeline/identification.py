@@ -9,12 +9,15 @@ fetches it, since workers compare the bytes with the id.
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from fc4d_ray.config import RunSettings
 from fc4d_ray.errors import InvalidAnnotation, UnreadableSource
 from fc4d_ray.pipeline.sources import avatar_id_of, digest_source
 from fc4d_ray.store.runs import OWN_PREFIX
@@ -85,6 +88,24 @@ def identify_on_cluster(portions: Iterable[list[Source]]) -> Iterator[list[Ident
     while waiting:
         yield ray.get(waiting.pop(0))
         waiting += [remote.remote(portion) for portion in islice(entries, 1)]
+
+
+def identify_by(settings: RunSettings) -> Identify | None:
+    """Identification by the cluster that a run with these settings joins; None without one."""
+    address = settings.ray_address or os.environ.get("RAY_ADDRESS")
+    if settings.runner != "ray" or not address:
+        return None
+
+    def identify(portions: Iterable[list[Source]]) -> Iterator[list[Identity]]:
+        from fc4d_ray.pipeline.ray_cluster import joined
+
+        if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+            yield from identify_on_cluster(portions)
+            return
+        with joined(address):
+            yield from identify_on_cluster(portions)
+
+    return identify
 
 
 def annotation_text(name: str, value: Any) -> str | None:

@@ -15,6 +15,7 @@ from fc4d_ray.config import RunConfig, parse_config
 from fc4d_ray.errors import ConfigError, RunError, StoreError
 from fc4d_ray.pipeline.backlog import find_backlog
 from fc4d_ray.pipeline.display import Display, make_display
+from fc4d_ray.pipeline.identification import identify_by
 from fc4d_ray.pipeline.inputs import Inputs, collect_inputs, identify_again
 from fc4d_ray.pipeline.interruption import GracefulStop
 from fc4d_ray.pipeline.metrics import RunMetrics
@@ -138,7 +139,7 @@ def run(
     """
     storage = find_output(output)
     earlier = RunBook(storage).earlier_inputs() if storage else ()
-    inputs = collect_inputs(arguments, earlier=earlier)
+    inputs = collect_inputs(arguments, earlier=earlier, cluster=identify_by(config.run))
     return run_inputs(inputs, output, config, arguments=arguments, say=say)
 
 
@@ -166,7 +167,8 @@ def run_again(output: str, *, say: Callable[[str], None] = lambda line: None) ->
     latest = runs[-1]
     config = parse_config(storage.read(layout.config(latest.config_digest)).decode())
     rows = book.read_inputs(latest.inputs_path)
-    inputs = identify_again(rows, earlier=book.earlier_inputs())
+    cluster = identify_by(config.run)
+    inputs = identify_again(rows, earlier=book.earlier_inputs(), cluster=cluster)
     return run_inputs(inputs, output, config, arguments=latest.arguments, say=say)
 
 

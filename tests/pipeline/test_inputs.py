@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from fc4d_ray.config import RunSettings
 from fc4d_ray.errors import ConfigError
 from fc4d_ray.pipeline import identification, listing
 from fc4d_ray.pipeline.backlog import find_backlog
-from fc4d_ray.pipeline.identification import Identity, Source, identify_here
+from fc4d_ray.pipeline.identification import Identity, Source, identify_by, identify_here
 from fc4d_ray.pipeline.inputs import Inputs, collect_inputs, identify_again
 from fc4d_ray.store.digests import digest_bytes
 from fc4d_ray.store.filesystem import Storage
@@ -166,6 +167,17 @@ def test_many_unknown_sources_are_given_to_the_cluster(
 
     spread = collect_inputs([str(people)], cluster=cluster)
     assert sum(portions) == 600 and max(portions) <= identification.PORTION
+    assert spread.table.equals(collect_inputs([str(people)]).table)
+
+
+def test_a_joined_cluster_reads_what_is_new(
+    people: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: None
+) -> None:
+    monkeypatch.setattr("fc4d_ray.pipeline.inputs.SPREAD_FROM", 500)
+    assert identify_by(RunSettings()) is None
+    assert identify_by(RunSettings(runner="local", ray_address="auto")) is None
+    cluster = identify_by(RunSettings(ray_address="auto"))
+    spread = collect_inputs([str(people)], cluster=cluster)
     assert spread.table.equals(collect_inputs([str(people)]).table)
 
 
