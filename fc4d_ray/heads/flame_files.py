@@ -206,13 +206,8 @@ def write_flame(files: FlameFiles, path: Path) -> None:
         raise StoreError(f"cannot write {path}: {error.strerror}") from error
 
 
-def load_flame(edition_or_path: str | Path, directory: Path | None = None) -> FlameFiles:
-    """An imported edition by its name, or the npz itself by its path.
-
-    Raises:
-        WeightsMissing: it was not imported; the message says how.
-        ModelFileError: the file is no import of this package, or damaged.
-    """
+def flame_path(edition_or_path: str | Path, directory: Path | None = None) -> Path:
+    """Where an imported edition lies; ``WeightsMissing`` where it is not."""
     path = Path(edition_or_path)
     if str(edition_or_path) in EDITIONS:
         path = (directory or assets_directory()) / "flame" / f"{edition_or_path}.npz"
@@ -222,6 +217,17 @@ def load_flame(edition_or_path: str | Path, directory: Path | None = None) -> Fl
             "https://flame.is.tue.mpg.de (registration) and store it with "
             "`fc4d assets import flame PATH`"
         )
+    return path
+
+
+def load_flame(edition_or_path: str | Path, directory: Path | None = None) -> FlameFiles:
+    """An imported edition by its name, or the npz itself by its path.
+
+    Raises:
+        WeightsMissing: it was not imported; the message says how.
+        ModelFileError: the file is no import of this package, or damaged.
+    """
+    path = flame_path(edition_or_path, directory)
     try:
         with np.load(path, allow_pickle=False) as file:
             members = {name: file[name] for name in file.files}

@@ -30,7 +30,7 @@ class FlameRig:
     """A ``PosableMesh`` with FLAME's parameters ``expr``, ``rotation``, ``neck``, ``jaw``,
     ``eyes`` (left, right) and ``translation``; angles are axis-angle vectors in radians."""
 
-    neutral: NDArray[np.float32]  # [V, 3] metres, the person without expression
+    template: NDArray[np.float32]  # [V, 3] metres, the person without expression, FLAME's frame
     faces: NDArray[np.int32]  # [F, 3]
     expression_basis: NDArray[np.float32]  # [E, V, 3]
     pose_basis: NDArray[np.float32]  # [36, V, 3]
@@ -39,6 +39,8 @@ class FlameRig:
     region: NDArray[np.uint8]  # [V] Region
     landmark_faces: NDArray[np.int32]  # [68]
     landmark_barycentric: NDArray[np.float32]  # [68, 3]
+    placement: NDArray[np.float32] = field(default_factory=lambda: np.eye(4, dtype=np.float32))
+    """(4, 4) rigid motion from FLAME's own frame to the world, applied last."""
     conversion: ExpressionConversion | None = None
     """From ARKit actions; None where none was fitted, and then no ARKit clip drives this rig."""
     edition: str = ""
@@ -51,14 +53,19 @@ class FlameRig:
     def __post_init__(self) -> None:
         sizes = {"expr": len(self.expression_basis)} | POSE_SIZES | {"translation": 3}
         object.__setattr__(self, "parameter_sizes", sizes)
-        empty = np.zeros((0, *self.neutral.shape), np.float32)
+        empty = np.zeros((0, *self.template.shape), np.float32)
         model = FlameModel(
-            torch.from_numpy(self.neutral), torch.from_numpy(self.faces.astype(np.int64)),
+            torch.from_numpy(self.template), torch.from_numpy(self.faces.astype(np.int64)),
             torch.from_numpy(empty), torch.from_numpy(self.expression_basis),
             torch.from_numpy(self.pose_basis), torch.from_numpy(self.joint_regressor),
             torch.from_numpy(self.skinning_weights),
         )  # fmt: skip
         object.__setattr__(self, "_model", model)
+
+    @property
+    def neutral(self) -> NDArray[np.float32]:
+        """(V, 3) vertices in the world with all parameters zero."""
+        return self.pose(self.neutral_parameters())[0].numpy()
 
     @property
     def action_names(self) -> tuple[str, ...]:
@@ -69,7 +76,9 @@ class FlameRig:
         """Vertices (T, V, 3) in metres for parameters (T, d); a differentiable function."""
         shape = parameters["translation"].new_zeros(len(parameters["translation"]), 0)
         device = parameters["translation"].device
-        return self._model.to(device).pose({**parameters, "shape": shape}).vertices
+        own = self._model.to(device).pose({**parameters, "shape": shape}).vertices
+        place = torch.from_numpy(self.placement).to(own)
+        return own @ place[:3, :3].T + place[:3, 3]
 
     def neutral_parameters(self, n_frames: int = 1) -> dict[str, Tensor]:
         """Zero parameters: no expression, looking ahead."""
@@ -115,7 +124,7 @@ class FlameRig:
         prefix = "conversion."
         stored = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
         return FlameRig(
-            neutral=np.asarray(arrays["neutral"], np.float32),
+            template=np.asarray(arrays["template"], np.float32),
             faces=np.asarray(arrays["faces"], np.int32),
             expression_basis=np.asarray(arrays["expression_basis"], np.float32),
             pose_basis=np.asarray(arrays["pose_basis"], np.float32),
@@ -124,6 +133,7 @@ class FlameRig:
             region=np.asarray(arrays["region"], np.uint8),
             landmark_faces=np.asarray(arrays["landmark_faces"], np.int32),
             landmark_barycentric=np.asarray(arrays["landmark_barycentric"], np.float32),
+            placement=np.asarray(arrays["placement"], np.float32),
             conversion=ExpressionConversion.from_arrays(stored) if stored else None,
             edition=str(arrays["edition"]),
             digest=str(arrays["digest"]),
@@ -135,6 +145,7 @@ def flame_rig(
     shape: NDArray[np.floating],  # [S] identity coefficients
     static_offset: NDArray[np.floating] | None = None,  # [V, 3] metres
     *,
+    placement: NDArray[np.floating] | None = None,  # [4, 4]
     n_expression: int = 100,
     teeth: bool = True,
     conversion: ExpressionConversion | None = None,
@@ -151,23 +162,24 @@ def flame_rig(
         arrays, len(shape), n_expression, identity_columns=300, dtype=torch.float64
     )
     coefficients = torch.from_numpy(np.asarray(shape, np.float64))
-    neutral = (model.template + torch.tensordot(coefficients, model.identity_basis, 1)).numpy()
+    template = (model.template + torch.tensordot(coefficients, model.identity_basis, 1)).numpy()
     if static_offset is not None:
-        neutral[: len(static_offset)] += static_offset
+        template[: len(static_offset)] += static_offset
 
     def single(tensor: Tensor) -> NDArray[np.float32]:
         return np.ascontiguousarray(tensor.numpy(), np.float32)
 
     return FlameRig(
-        neutral=neutral.astype(np.float32),
+        template=template.astype(np.float32),
         faces=arrays.faces.astype(np.int32),
         expression_basis=single(model.expression_basis),
         pose_basis=single(model.pose_basis),
         joint_regressor=single(model.joint_regressor),
         skinning_weights=single(model.skinning_weights),
-        region=vertex_regions(files.masks, len(neutral)),
+        region=vertex_regions(files.masks, len(template)),
         landmark_faces=files.landmarks.faces[IBUG_POINTS].astype(np.int32),
         landmark_barycentric=files.landmarks.barycentric[IBUG_POINTS].astype(np.float32),
+        placement=np.asarray(np.eye(4) if placement is None else placement, np.float32),
         conversion=conversion,
         edition=files.edition,
         digest=files.digest,

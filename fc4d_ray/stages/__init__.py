@@ -91,7 +91,16 @@ REGISTRY: tuple[StageEntry, ...] = (
         },
     ),
     StageEntry(
-        "track", single("fc4d_ray.stages.track:TrackStage", "fc4d_ray.tracking:TrackingConfig")
+        "track",
+        {
+            "rig": StageVariant(
+                "fc4d_ray.stages.track:TrackStage", "fc4d_ray.tracking:TrackingConfig"
+            ),
+            "flame": StageVariant(
+                "fc4d_ray.stages.track_flame:FlameTrackStage",
+                "fc4d_ray.stages.track_flame:FlameTrackConfig",
+            ),
+        },
     ),
     StageEntry(
         "train",

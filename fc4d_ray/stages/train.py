@@ -15,9 +15,11 @@ from fc4d_ray.avatar.initialise import initialise
 from fc4d_ray.avatar.structure import require_backbone
 from fc4d_ray.avatar.surface_samples import SurfaceSampleConfig
 from fc4d_ray.avatar.trainer import TrainResult, train_avatar
+from fc4d_ray.errors import ConfigError
 from fc4d_ray.stages.person_files import read_person
 from fc4d_ray.stages.protocol import Facts, StageContext
 from fc4d_ray.stages.surface_start import lay_out, splats_on_surface
+from fc4d_ray.stages.track_flame import tracked_rig
 from fc4d_ray.stages.training_frames import PersonFrames
 
 
@@ -57,26 +59,31 @@ class TrainStage:
         config: TrainStageConfig = context.config
         shape, image = context.inputs["shape"], context.inputs["image"]
         person = read_person(shape)
+        tracked = tracked_rig(context.inputs["track"])
+        rig = person.rig if tracked is None else tracked
         context.progress(0.0, "laying out splats")
         if config.start == "faces":
             gaussians = initialise(
-                len(person.rig.faces),
+                len(rig.faces),
                 sh_degree=config.sh_degree,
                 generator=torch.Generator().manual_seed(context.seed),
+            )
+        elif tracked is not None:
+            raise ConfigError(
+                "train.start must be faces with track.name flame: the completed surface is that of "
+                "the shape stage's own head"
             )
         else:
             samples = lay_out(person.rig, config.surface, context.seed, config.attachment)
             gaussians = splats_on_surface(person, samples, shape, image, config.attachment)
-        frames = PersonFrames(
-            shape, image, context.inputs["video"], context.inputs["track"], person.rig
-        )
+        frames = PersonFrames(shape, image, context.inputs["video"], context.inputs["track"], rig)
         result = train_avatar(
-            person.rig, frames, gaussians, config, context.seed,
+            rig, frames, gaussians, config, context.seed,
             checkpoint_dir=context.checkpoint, progress=context.progress,
             output_dir=context.output,
         )  # fmt: skip
         metadata = {"avatar_id": context.row.get("avatar_id", ""), "seed": context.seed}
-        Avatar(result.gaussians, person.rig, metadata, config.attachment).save(context.output)
+        Avatar(result.gaussians, rig, metadata, config.attachment).save(context.output)
         return _facts(context, result)
 
 

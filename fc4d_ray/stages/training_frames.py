@@ -15,9 +15,11 @@ from torch import Tensor
 from fc4d_ray.avatar.frames import Sample
 from fc4d_ray.cameras import Camera
 from fc4d_ray.clips import ClipReader
+from fc4d_ray.heads.flame_rig import FlameRig
 from fc4d_ray.heads.rig import HeadRig
 from fc4d_ray.images import read_png
 from fc4d_ray.priors.shape.views import REFERENCE, read_cameras
+from fc4d_ray.stages.track_flame import tracked_parameters
 
 
 class PersonFrames:
@@ -26,7 +28,9 @@ class PersonFrames:
     Time 0 is rest; time ``1 + i`` is row ``i`` of ``track.npz``. Frames are decoded one at a time.
     """
 
-    def __init__(self, shape: Path, image: Path, video: Path, track: Path, rig: HeadRig) -> None:
+    def __init__(
+        self, shape: Path, image: Path, video: Path, track: Path, rig: HeadRig | FlameRig
+    ) -> None:
         named = read_cameras(shape)
         self._pictures = [image / "views" / f"{c.name}.png" for c in named]
         self.names = [c.name for c in named]
@@ -34,12 +38,7 @@ class PersonFrames:
         facts = json.loads((video / "video.json").read_text())
         with np.load(track / "track.npz") as tracked:
             clip, frame = tracked["clip"], tracked["frame"]
-            actions, neck = tracked["actions"], tracked["neck"]
-        self.parameters: Mapping[str, Tensor] = {
-            "actions": torch.from_numpy(np.vstack([np.zeros((1, actions.shape[1])), actions]))
-            .float(),
-            "neck": torch.from_numpy(np.vstack([np.zeros((1, 3)), neck])).float(),
-        }  # fmt: skip
+            self.parameters: Mapping[str, Tensor] = tracked_parameters(tracked)
         self._readers: dict[tuple[int, int], ClipReader] = {}
         rows = zip(clip.tolist(), frame.tolist(), strict=True)
         self._row = dict(enumerate(rows, start=1))
@@ -75,7 +74,7 @@ class PersonFrames:
         return self._focus[sample.view]
 
 
-def _face_box(rig: HeadRig, camera: Camera) -> tuple[float, float, float, float] | None:
+def _face_box(rig: HeadRig | FlameRig, camera: Camera) -> tuple[float, float, float, float] | None:
     position = camera.position
     if np.rad2deg(np.arctan2(abs(position[0]), position[2])) > 80:
         return None
