@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from fc4d_ray.config import load_config
 from fc4d_ray.errors import RunError
 from fc4d_ray.pipeline.garbage import Collected, collect_garbage
 from fc4d_ray.pipeline.run import run
+from fc4d_ray.pipeline.status import read_status
 from fc4d_ray.store import layout, open_output
 from fc4d_ray.store.retention import Keep, dispensable
 
@@ -114,3 +116,23 @@ def test_what_each_choice_keeps() -> None:
     assert dispensable(Keep.all, stages, training) == ()
     assert dispensable(Keep.avatar, stages, training) == ("ingest", "shape")
     assert dispensable(Keep.minimal, stages, training) == ("ingest", "shape", "train")
+
+
+def test_object_stores_are_tidied_alike(portraits: Portraits, fake_config: Path) -> None:
+    address = f"memory://garbage-{uuid.uuid4().hex}"
+    config = load_config(fake_config, ["run.runner=local"])
+    run([str(portraits(ann="ann"))], address, config)
+    storage = open_output(address)
+    (record,) = (p for p in storage.filesystem.find(storage.path("records")) if "record-" in p)
+    avatar_id = record.split("/")[-2]
+    orphan = f"{layout.avatar(avatar_id)}/train/attempt-0123456789ab/half.npz"
+    storage.create(orphan, b"12345")
+    storage.create(f"ledger/{avatar_id[:2]}/{avatar_id}/train-ff/0000/abc.json", b"{}")
+    assert collect_garbage(address, keep=Keep.minimal, dry_run=True).artifacts == 3
+    collected = collect_garbage(address, keep=Keep.minimal)
+    assert (collected.attempts, collected.ledger_entries, collected.artifacts) == (1, 1, 3)
+    assert not storage.exists(orphan)
+    left = storage.filesystem.find(storage.path(layout.avatar(avatar_id)))
+    assert {path.split(f"{avatar_id}/")[1].split("/")[0] for path in left} == {"publish"}
+    assert run([str(portraits())], address, config).worked == 0
+    assert read_status(address)["succeeded"] == 1
