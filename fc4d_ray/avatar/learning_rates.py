@@ -30,6 +30,10 @@ class LearningRateConfig:
     """Constant colour coefficients."""
     shN: float = 2.5e-3 / 20
     """Higher colour coefficients."""
+    epsilon: float = 1e-15
+    """Gradient below which a parameter hardly moves. Adam's steps do not depend on how large a
+    gradient is, so that with next to none splats that next to nothing shows (the mouth's, behind
+    shut lips) drift as fast as others."""
     head: Mapping[str, float] = field(default_factory=dict)
     """Head-model parameters that training may refine, by name; the others stay as tracked."""
 
@@ -37,7 +41,7 @@ class LearningRateConfig:
         for name in ("position", "position_final"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"rates.{name} must be positive, got {getattr(self, name)}")
-        for name in ("scale", "rotation", "opacity", "sh0", "shN"):
+        for name in ("scale", "rotation", "opacity", "sh0", "shN", "epsilon"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"rates.{name} must not be negative, got {getattr(self, name)}")
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 _BETAS = (0.9, 0.999)
-_EPS = 1e-15
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class AvatarOptimiser:
     """Named leaf tensors, each a group of its own with its own rate."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, epsilon: float = 1e-15) -> None:
+        self._epsilon = epsilon
         self._fused = device.type in ("cpu", "cuda")
         self._adam: torch.optim.Adam | None = None
         self.tensors: dict[str, Tensor] = {}
@@ -25,7 +25,9 @@ class AvatarOptimiser:
         """Take on a leaf tensor under a name; its rate is 0 until ``set_rates``."""
         group = {"params": [tensor], "name": name, "lr": 0.0}
         if self._adam is None:
-            self._adam = torch.optim.Adam([group], betas=_BETAS, eps=_EPS, fused=self._fused)
+            self._adam = torch.optim.Adam(
+                [group], betas=_BETAS, eps=self._epsilon, fused=self._fused
+            )
         else:
             self._adam.add_param_group(group)
         self.tensors[name] = tensor

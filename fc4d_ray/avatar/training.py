@@ -266,7 +266,7 @@ class Training:
         }
 
     def _new_optimiser(self) -> AvatarOptimiser:
-        optimiser = AvatarOptimiser(self.device)
+        optimiser = AvatarOptimiser(self.device, self.config.rates.epsilon)
         for name, tensor in self._optimised_splats().items():
             optimiser.add(name, tensor)
         for name, rows in self.parameters.items():

@@ -42,7 +42,7 @@ SHOWING_POSES: tuple[dict[str, float], ...] = (
 """Expressions that between them show lids, teeth and mouth."""
 
 
-_FOLDED = 3.0
+_FOLDED = 2.2
 """Skin that grows to so many times its area shows a portrait too little to take its colour from."""
 _UNFOLDS = 1.8
 """Skin that grows to so many times its area has its splats laid out where it is widest."""

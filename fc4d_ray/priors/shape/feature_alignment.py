@@ -21,8 +21,8 @@ _REACH_M = 0.009
 """Standard deviation of the warp around a landmark: about half the opening of an eye's width."""
 _LIMIT_M = 0.004
 """A landmark is moved by no more; what is farther off is a misdetection."""
-_OVERLAP_M = 0.0009
-"""How far a shut lid goes beyond the lower one's edge."""
+_OVERLAP_M = 0.0016
+"""How far a shut lid goes beyond the lower one's edge, whose moist rim it has to cover."""
 _WAY_LIMITS = (0.5, 1.3)
 _STIFFNESS = 0.05
 """Added to the kernel's diagonal: neighbouring landmarks that disagree are averaged."""

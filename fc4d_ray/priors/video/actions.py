@@ -22,6 +22,7 @@ from fc4d_ray.errors import ConfigError
 from fc4d_ray.heads.rig import HeadRig
 from fc4d_ray.images import smoothstep
 from fc4d_ray.priors.shape.bust import presence
+from fc4d_ray.priors.shape.lid_colour import lid_vertices
 from fc4d_ray.priors.video.motion import MotionClip, shipped_clip_names
 from fc4d_ray.rendering.mesh import face_areas, interpolate, rasterize_mesh, vertex_normals
 
@@ -101,6 +102,7 @@ class ViewAnimator:
         self.camera = camera.cropped(*self.window)
         self.faces = _faces_within(rig, self.camera)
         self._shown = _shown_at_rest(rig, material, self.picture_camera)
+        self._lids = lid_vertices(rig)
         self._rest_areas = face_areas(rig.neutral, self.faces)
         attributes = np.concatenate([rig.neutral, colour, presence(rig.neutral)[:, None]], 1)
         self.attributes = torch.from_numpy(attributes.astype(np.float32))
@@ -146,7 +148,9 @@ class ViewAnimator:
         per_vertex = np.zeros(len(vertices), np.float32)
         for corner in range(3):
             np.maximum.at(per_vertex, self.faces[:, corner], ratio)
-        return (1 - smoothstep(per_vertex, 2.0, 3.5)).astype(np.float32)
+        # An open eye's lid is lashes and fold: stretched over the eye it shows neither.
+        lid = 1 - smoothstep(per_vertex, 1.15, 1.8)
+        return np.where(self._lids, lid, 1 - smoothstep(per_vertex, 2.0, 3.5)).astype(np.float32)
 
     def _alpha(
         self, covered: NDArray[np.bool_], fade: NDArray, rest_matte: NDArray[np.uint8]

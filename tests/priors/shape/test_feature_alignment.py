@@ -55,7 +55,7 @@ def test_eyes_that_were_opened_wider_shut_and_lids_hardly_overlap(rig, camera, m
     now = landmarks(align_features(rig, camera, marked), SHUT)
     gaps = [now[upper, 1] - now[lower, 1] for upper, lower in UPPER_LOWER]
     assert max(gaps) < -0.0003, "shut"
-    assert min(gaps) > -0.0015
+    assert min(gaps) > -0.0022
 
 
 def test_one_eye_shuts_without_the_other(rig, camera, marked) -> None:
