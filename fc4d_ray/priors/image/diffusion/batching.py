@@ -15,7 +15,7 @@ from fc4d_ray.errors import StageFailed
 T = TypeVar("T")
 USABLE_SHARE = 0.85
 """Share of the free memory that is planned with; the allocator's fragments take the rest."""
-CPU_ROWS = 5
+CPU_ROWS = 6
 """Rows per batch on a CPU: one wave and its reference; more gains nothing there."""
 LEAST_ROWS = 2
 """A view and its reference."""

@@ -100,15 +100,16 @@ def _guide(
     pixels = torch.from_numpy(rgba.copy()).to(device).permute(2, 0, 1).float() / 255
     alpha = pixels[3:]
     # Scaled with the colour weighted by alpha, so that no colour of empty pixels seeps in.
-    weighted = _resized(torch.cat([pixels[:3] * alpha, alpha]), size).clamp(0, 1)
-    image = weighted[:3] + background * (1 - weighted[3:])
+    weighted = _resized(torch.cat([pixels[:3] * alpha, alpha]), size)
+    colour = (weighted[:3] / weighted[3:].clamp_min(1e-3)).clamp(0, 1)
+    alpha = weighted[3].clamp(0, 1)
     depth = torch.from_numpy(view.depth).to(device)
     return GuideView(
         view.name,
         view.azimuth_deg,
         view.camera.resized(size, size),
-        image.clamp(0, 1),
-        weighted[3],
+        colour * alpha + background * (1 - alpha),
+        alpha,
         resize_depth(depth, (size, size), _EDGE_M),
     )
 
