@@ -33,12 +33,13 @@ def open_output(uri: str, *, create: bool = False) -> Storage:
 def find_output(uri: str) -> Storage | None:
     """The output location ``uri``, None where nothing of ours is there yet.
 
-    Raises ``StoreError`` for an output of another schema.
+    Raises ``StoreError`` for an output of another schema and for a location with other things.
     """
     storage = Storage(_absolute(uri))
     try:
         marker = storage.read_json(layout.MARKER)
     except FileNotFoundError:
+        _refuse_foreign(storage)
         return None
     _check(marker, uri)
     return storage
@@ -54,6 +55,14 @@ def _absolute(uri: str) -> str:
 
 
 def _claim(storage: Storage) -> dict[str, object]:
+    _refuse_foreign(storage)
+    storage.create(
+        layout.MARKER, readable_json({"format": _FORMAT, "schema": layout.SCHEMA_VERSION})
+    )
+    return storage.read_json(layout.MARKER)
+
+
+def _refuse_foreign(storage: Storage) -> None:
     if storage.is_local and storage.local_path("").is_file():
         raise StoreError(f"{storage.uri} is a file; --out needs a folder")
     foreign = [name for name in storage.names("") if not name.startswith(".")]
@@ -63,10 +72,6 @@ def _claim(storage: Storage) -> dict[str, object]:
             f"{storage.uri} is not empty and was not made by fc4d (it holds {listed}): "
             "choose a new folder for --out"
         )
-    storage.create(
-        layout.MARKER, readable_json({"format": _FORMAT, "schema": layout.SCHEMA_VERSION})
-    )
-    return storage.read_json(layout.MARKER)
 
 
 def _check(marker: object, uri: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fc4d_ray.errors import StoreError
-from fc4d_ray.store.location import open_output
+from fc4d_ray.store.location import find_output, open_output
 
 
 def test_a_new_folder_becomes_ours_and_opens_again(tmp_path: Path) -> None:
@@ -23,8 +23,12 @@ def test_remote_locations_work_alike() -> None:
 
 def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").touch()
-    with pytest.raises(StoreError, match=r"not made by fc4d \(it holds holiday\.jpg\)"):
-        open_output(str(tmp_path), create=True)
+    for look in (
+        lambda: open_output(str(tmp_path), create=True),
+        lambda: find_output(str(tmp_path)),
+    ):
+        with pytest.raises(StoreError, match=r"not made by fc4d \(it holds holiday\.jpg\)"):
+            look()
     assert [p.name for p in tmp_path.iterdir()] == ["holiday.jpg"]
 
 
@@ -45,6 +49,7 @@ def test_other_schemas_are_refused(tmp_path: Path, marker: object, message: str)
 def test_a_place_without_runs_is_not_opened(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="holds no output"):
         open_output(str(tmp_path / "nothing"))
+    assert find_output(str(tmp_path / "nothing")) is None
     assert not (tmp_path / "nothing").exists()
 
 
