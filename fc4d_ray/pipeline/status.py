@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from fc4d_ray.errors import ConfigError
 from fc4d_ray.pipeline.backlog import find_backlog
 from fc4d_ray.pipeline.inputs import Inputs
 from fc4d_ray.store.filesystem import Storage
@@ -107,13 +108,16 @@ def running_runs(storage: Storage) -> list[str]:
 def retry_failed(output: str, *, stage: str | None = None, error: str | None = None) -> int:
     """Open a new attempt generation for the newest run's failed portraits; returns how many.
 
-    ``stage`` and ``error`` limit it to failures in a stage or of an error type.
+    ``stage`` and ``error`` limit it to failures in a stage or of an error type. Raises
+    ``ConfigError`` where that run has no such stage.
     """
     storage = open_output(output)
     documents = RunBook(storage).all()
     if not documents:
         return 0
     latest = documents[-1]
+    if stage is not None and stage not in latest.stages:
+        raise ConfigError(f"--stage must be one of {', '.join(latest.stages)}, found {stage!r}")
     inputs = Inputs(RunBook(storage).read_inputs(latest.inputs_path))
     failed = find_backlog(storage, inputs, latest.plan_base).chosen("failed")
     book = RecordBook(storage)

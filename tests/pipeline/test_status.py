@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from fc4d_ray.config import load_config
+from fc4d_ray.errors import ConfigError
 from fc4d_ray.pipeline.run import run
-from fc4d_ray.pipeline.status import read_status, run_state
+from fc4d_ray.pipeline.status import read_status, retry_failed, run_state
 from fc4d_ray.store import open_output, read_manifest
 from fc4d_ray.store.manifest import ManifestCommitter
 from fc4d_ray.store.runs import RunBook, RunDocument, utc_now
@@ -82,6 +83,18 @@ def test_status_counts_while_outcomes_are_still_unread(
     progress = status["latest_run"]["progress"]
     assert progress["ended"] == 2 and progress["stages"]["train"]["done"] == 1
     assert {path for path in out.rglob("*") if path.is_file()} == before, "status writes nothing"
+
+
+def test_retry_names_the_stages_there_are(
+    portraits: Portraits, fake_config: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    config = load_config(fake_config, ["run.runner=local"])
+    run([str(portraits(eve="eve fail:train"))], str(out), config)
+    with pytest.raises(ConfigError, match="one of ingest, shape, train, publish"):
+        retry_failed(str(out), stage="trian")
+    assert retry_failed(str(out), stage="shape") == 0
+    assert retry_failed(str(out), stage="train", error="StageFailed") == 1
 
 
 def test_records_are_opened_once(
