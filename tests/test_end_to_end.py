@@ -23,7 +23,7 @@ from skimage.data import astronaut
 from fc4d_ray.avatar import Avatar
 from fc4d_ray.config import load_config
 from fc4d_ray.pipeline.run import run
-from fc4d_ray.store.manifest import QUALITY_COLUMNS, STAGES, manifest_schema
+from fc4d_ray.store.manifest_schema import QUALITY_COLUMNS, STAGES, manifest_schema
 
 pytestmark = pytest.mark.slow
 
