@@ -16,9 +16,8 @@ def test_equal_seeds_give_equal_files_that_stock_diffusers_reads(tmp_path, kind)
     first = _files(write_tiny_diffusion(tmp_path / "a", kind, 3))
     assert first == _files(write_tiny_diffusion(tmp_path / "b", kind, 3))
     assert sum(len(content) for content in first.values()) < 5e6
-    other = _files(write_tiny_diffusion(tmp_path / "c", kind, 4))
-    weights = "unet/diffusion_pytorch_model.safetensors"
-    assert other[weights] != first[weights]
+    weights = "diffusion_pytorch_model.safetensors"
+    assert _files(write_tiny_unet(tmp_path / "c", kind, 4))[weights] != first[f"unet/{weights}"]
     from diffusers import DiffusionPipeline
 
     pipeline = DiffusionPipeline.from_pretrained(tmp_path / "a", local_files_only=True)

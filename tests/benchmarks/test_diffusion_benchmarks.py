@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from importlib import import_module
@@ -21,6 +19,7 @@ from fc4d_ray.priors.image.diffusion.config import (
     ModelConfig,
     WarpConfig,
 )
+from fc4d_ray.priors.image.diffusion.loading import check_fit
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -36,12 +35,14 @@ def benchmark(monkeypatch: pytest.MonkeyPatch):
     return load
 
 
-def test_the_gpu_benchmark_says_that_it_needs_a_gpu() -> None:
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(BENCHMARKS.parent)}
-    command = [sys.executable, str(BENCHMARKS / "diffusion_gpu.py")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    assert done.stderr.startswith("no CUDA device") and done.stdout == ""
+def test_the_gpu_benchmark_says_that_it_needs_a_gpu(benchmark, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["diffusion_gpu.py"])
+    with pytest.raises(SystemExit) as ended:
+        benchmark("diffusion_gpu").main()
+    printed = capsys.readouterr()
+    assert ended.value.code == 2
+    assert printed.err.startswith("no CUDA device") and printed.out == ""
 
 
 def test_the_gpu_benchmark_counts_rows_and_time(benchmark, tmp_path) -> None:
@@ -58,6 +59,17 @@ def test_the_gpu_benchmark_counts_rows_and_time(benchmark, tmp_path) -> None:
     assert one.rows > 24 * 2 * 2 and one.rows_per_s > 0 and one.seconds_per_portrait > 0
     assert gpu.plain_rows_per_s(backbone, config) > 0
     assert gpu.table([one]).count("\n") == 2
+
+
+@pytest.mark.parametrize(("kind", "billions"), [("sd15", 0.86), ("sdxl", 2.57)])
+def test_the_gpu_benchmarks_networks_have_the_released_size(benchmark, kind, billions) -> None:
+    """Built without memory: the settings fit each other, and the UNet counts as published."""
+    pipeline = benchmark("diffusion_gpu").real_size_pipeline(kind, device="meta")
+    parameters = list(pipeline.unet.parameters())
+    assert sum(p.numel() for p in parameters) / 1e9 == pytest.approx(billions, abs=0.006)
+    assert {p.dtype for p in parameters} == {torch.bfloat16}
+    check_fit(pipeline, kind, Path("unet"))
+    assert pipeline.vae.config.latent_channels == 4
 
 
 @pytest.fixture(scope="module")

@@ -32,14 +32,14 @@ def ablation():
 
 @pytest.fixture(scope="module")
 def cases(ablation):
-    return [ablation.make_case(make_person(seed), SIZE, views=8) for seed in (1, 4)]
+    return [ablation.make_case(make_person(seed), SIZE, views=6) for seed in (1, 4)]
 
 
 @pytest.fixture(scope="module")
 def figures(ablation, cases):
     """Of every variant of the ablation."""
     return {
-        name: ablation.measure(cases, ablation.enhance(cases, OracleConfig(), 10, **options))
+        name: ablation.measure(cases, ablation.enhance(cases, OracleConfig(), 8, **options))
         for name, options in ablation.variants().items()
     }
 

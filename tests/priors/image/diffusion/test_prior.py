@@ -76,7 +76,7 @@ def test_a_portraits_result_does_not_depend_on_its_batch(any_backbone, enhance) 
 
     One evaluation is equal to 1e-5 (test_attention.py); wave by wave, sums in another order grow.
     """
-    ann, eve = sphere_portrait("ann"), replace(sphere_portrait("eve", tint=0.2), seed=9)
+    ann, eve = sphere_portrait("ann", 3), replace(sphere_portrait("eve", 3, tint=0.2), seed=9)
     _, (alone,) = enhance(any_backbone, [ann], batch_rows=2)
     _, (first, second) = enhance(any_backbone, [ann, eve], batch_rows=16)
     _, (_, again) = enhance(any_backbone, [eve, ann], batch_rows=3)
