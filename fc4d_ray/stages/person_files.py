@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
+from fc4d_ray.heads.flame_rig import FlameRig
 from fc4d_ray.heads.rig import HeadRig
 from fc4d_ray.priors.shape.anny import FittedPerson
 
@@ -16,9 +18,15 @@ from fc4d_ray.priors.shape.anny import FittedPerson
 class PersonFiles:
     """``head.npz`` of a shape artifact."""
 
-    rig: HeadRig
+    rig: HeadRig | FlameRig
     colour: NDArray[np.float32]  # [V, 3] 0…1
     material: NDArray[np.uint8]  # [V] priors/shape/surface_colour.py
+
+    def on(self, rig: FlameRig) -> PersonFiles:
+        """The same person on another head that stands in the same place: each of its vertices
+        takes the look of the nearest one, hair and clothing included."""
+        _, nearest = cKDTree(self.rig.neutral).query(rig.neutral)
+        return PersonFiles(rig, self.colour[nearest], self.material[nearest])
 
 
 def write_person(shape_directory: Path, person: FittedPerson) -> None:

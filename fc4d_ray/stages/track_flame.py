@@ -135,6 +135,7 @@ class FlameTrackStage:
             "views_with_landmarks": int((frames.confidence.max((0, 2)) > 0).sum()),
             "conversion_error_mm": round(float(rig.conversion.error_mm.mean()), 3),
             "head": f"{self._files.edition} {self._files.digest[:16]}",
+            "components": [self._files.edition, "anny", "dlib-landmarks"],
         }
 
 

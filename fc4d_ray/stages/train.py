@@ -15,7 +15,6 @@ from fc4d_ray.avatar.initialise import initialise
 from fc4d_ray.avatar.structure import require_backbone
 from fc4d_ray.avatar.surface_samples import SurfaceSampleConfig
 from fc4d_ray.avatar.trainer import TrainResult, train_avatar
-from fc4d_ray.errors import ConfigError
 from fc4d_ray.stages.person_files import read_person
 from fc4d_ray.stages.protocol import Facts, StageContext
 from fc4d_ray.stages.surface_start import lay_out, splats_on_surface
@@ -60,7 +59,9 @@ class TrainStage:
         shape, image = context.inputs["shape"], context.inputs["image"]
         person = read_person(shape)
         tracked = tracked_rig(context.inputs["track"])
-        rig = person.rig if tracked is None else tracked
+        if tracked is not None:
+            person = person.on(tracked)
+        rig = person.rig
         context.progress(0.0, "laying out splats")
         if config.start == "faces":
             gaussians = initialise(
@@ -68,13 +69,8 @@ class TrainStage:
                 sh_degree=config.sh_degree,
                 generator=torch.Generator().manual_seed(context.seed),
             )
-        elif tracked is not None:
-            raise ConfigError(
-                "train.start must be faces with track.name flame: the completed surface is that of "
-                "the shape stage's own head"
-            )
         else:
-            samples = lay_out(person.rig, config.surface, context.seed, config.attachment)
+            samples = lay_out(rig, config.surface, context.seed, config.attachment)
             gaussians = splats_on_surface(person, samples, shape, image, config.attachment)
         frames = PersonFrames(shape, image, context.inputs["video"], context.inputs["track"], rig)
         result = train_avatar(
