@@ -60,7 +60,9 @@ def test_the_papers_numbers(paper: RunConfig) -> None:
     assert (train.static_steps, train.coin_steps) == (30_000, 90_000)
     assert (train.losses.l1, train.losses.ssim) == (0.8, 0.2)
     assert (train.coin.structure_weight, train.coin.offset_weight) == (0.05, 1.0)
-    assert all(paper.run.needs(stage).uses_gpu for stage in ("shape", "image", "video", "train"))
+    assert all(
+        paper.run.needs(stage).uses_gpu for stage in ("shape", "image", "video", "track", "train")
+    )
 
 
 def test_the_paper_profile_on_tiny_networks_takes_the_same_parts(paper: RunConfig) -> None:
