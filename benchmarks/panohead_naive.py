@@ -39,6 +39,7 @@ def modulated_convolution(
     *,
     demodulate: bool = True,
     up: bool = False,
+    gain: float = 1.0,
 ) -> Tensor:
     """One kernel per image, all in one grouped convolution."""
     images, channels, height, width = x.shape
@@ -46,6 +47,7 @@ def modulated_convolution(
     kernels = weight[None] * styles[:, None, :, None, None]
     if demodulate:
         kernels = kernels * (kernels.square().sum((2, 3, 4), keepdim=True) + 1e-8).rsqrt()
+        kernels = kernels * gain
     out = weight.shape[0]
     grouped = x.reshape(1, images * channels, height, width)
     if up:
