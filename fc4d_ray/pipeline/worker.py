@@ -38,7 +38,7 @@ from fc4d_ray.pipeline.sources import identify, read_source
 from fc4d_ray.stages import load
 from fc4d_ray.stages.protocol import Facts, Stage, StageContext
 from fc4d_ray.store.artifacts import Artifact, ArtifactStore, Attempt, Work, work_key
-from fc4d_ray.store.checkpoints import checkpoint_folder, discard
+from fc4d_ray.store.checkpoints import checkpoint_folder
 from fc4d_ray.store.digests import derive_seed
 from fc4d_ray.store.filesystem import Storage
 from fc4d_ray.store.ledger import AttemptLedger, Entry, Witness
@@ -263,9 +263,7 @@ class _PortraitWork:
             )
             with measured() as measurement:
                 facts = self._process(plan, stage, context, entry, measurement)
-            artifact = self._commit(plan, attempt, facts, measurement.to_record(context.seed))
-        discard(storage, work)
-        return artifact
+            return self._commit(plan, attempt, facts, measurement.to_record(context.seed))
 
     def _process(
         self,

@@ -39,14 +39,16 @@ def checkpoint_folder(
 ) -> Iterator[Path]:
     """Folder for the block, holding what an earlier attempt at ``work`` has kept.
 
-    Files are kept when the block raises, too; ``discard`` removes them. Raises ``StoreError`` where
-    the storage fails at the start; what fails later costs progress only, and is logged.
+    Files are kept when the block raises. A block that ends well has done the work; then they are
+    deleted. Raises ``StoreError`` where the storage fails at the start or the end; what fails in
+    between costs progress only, and is logged.
     """
     relative = layout.checkpoint(work.avatar_id, work.stage, work.key)
     if storage.is_local:
         path = storage.local_path(relative)
         path.mkdir(parents=True, exist_ok=True)
         yield path
+        storage.prune(relative)
         return
     path = scratch / "checkpoints" / uuid.uuid4().hex
     mirror = _Mirror(storage, relative, path)
@@ -65,11 +67,8 @@ def checkpoint_folder(
         over.set()
         thread.join()
         shutil.rmtree(path, ignore_errors=True)
-
-
-def discard(storage: Storage, work: Work) -> None:
-    """Delete what was kept: the work is done."""
-    storage.prune(layout.checkpoint(work.avatar_id, work.stage, work.key))
+    if mirror.is_stored:
+        storage.remove(relative)
 
 
 def kept_since(storage: Storage, work: Work, started_at: float) -> bool:
@@ -95,6 +94,8 @@ class _Mirror:
         self._sent: _Stamp = {}
         self._stored: dict[str, dict[str, Any]] = {}
         """By file: where it lies and its digest."""
+        self.is_stored = False
+        """Whether anything was found there or put there."""
 
     def fetch(self) -> None:
         """Copy the stored set here; one that is incomplete counts as none."""
@@ -103,6 +104,7 @@ class _Mirror:
             files = self._storage.read_json(f"{self._relative}/{INDEX}")["files"]
         except FileNotFoundError:
             return
+        self.is_stored = True
         try:
             for name, file in files.items():
                 target = self._path / name
@@ -133,6 +135,7 @@ class _Mirror:
 
     def _send(self, stamp: _Stamp) -> None:
         files: dict[str, dict[str, Any]] = {}
+        self.is_stored = True
         for name, state in stamp.items():
             if self._sent.get(name) == state and name in self._stored:
                 files[name] = self._stored[name]

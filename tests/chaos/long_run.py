@@ -66,7 +66,7 @@ def main() -> None:
         finally:
             chaos.end_drivers()
         report |= _check(store, texts, options.s3)
-    print(json.dumps(report, indent=1))
+    sys.stdout.write(json.dumps(report, indent=1) + "\n")
     if options.report:
         options.report.write_text(json.dumps(report, indent=1) + "\n")
 
