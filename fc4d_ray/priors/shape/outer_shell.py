@@ -121,7 +121,12 @@ class _SilhouetteView:
         outside = cv2.distanceTransform((~grown).astype(np.uint8), cv2.DIST_L2, 5)
         window = (slice(pad, -pad), slice(pad, -pad))
         self.distance = ((distance - outside) * self.metres_per_px)[window]
-        self.radius = (_disc_radius(distance) * self.metres_per_px)[window]
+        radius = _disc_radius(distance) * self.metres_per_px
+        self.radius = cv2.GaussianBlur(radius, (0, 0), 4.0)[window]
+        nearest = ndimage.distance_transform_edt(
+            ~grown, return_distances=False, return_indices=True
+        )
+        self.own_radius = radius[tuple(nearest)][window]
         self.labels = cv2.resize(labels, (side, side), interpolation=cv2.INTER_NEAREST)
         self.bare_neck = _bare_neck(self.labels, self.inside)
         below_nape = self.camera.project(np.array([[0.0, _NAPE_Y, 0.0]]))[0][0, 1]
@@ -178,8 +183,7 @@ def _disc_radius(distance: NDArray[np.float32]) -> NDArray[np.float32]:
             break
         opened = cv2.distanceTransform(eroded, cv2.DIST_L2, 5) <= level
         radius[opened] = level
-    radius = np.maximum(radius, distance)
-    return cv2.GaussianBlur(radius, (0, 0), 4.0)
+    return np.maximum(radius, distance)
 
 
 def _grid(voxel: float) -> tuple[tuple[int, int, int], NDArray[np.float32]]:
@@ -194,7 +198,9 @@ def _occupancy(
     """Soft occupancy (N,) in 0…1, 0.5 on the surface, and (N,) how thin the silhouette is there."""
     pixels, depth = view.camera.project(points)
     outline = view.sample(view.distance, pixels)
-    radius = view.sample(view.radius, pixels) + 1e-4
+    width = view.sample(view.own_radius, pixels)
+    thin = 1 - smoothstep(width, 1.2 * config.voxel_m, 2.2 * config.voxel_m)
+    radius = np.maximum(view.sample(view.radius, pixels), thin * width) + 1e-4
     # No farther in than the disc reaches: else the balloon's middle comes to a point.
     distance = np.clip(outline, 0, radius)
     label = view.sample(view.labels, pixels, order=0)
@@ -203,6 +209,8 @@ def _occupancy(
     middle, back_reach = _middle_plane(points, view, thickness)
     toward = middle - depth  # metres in front of the middle plane, along the viewing axis
     bulge = np.sqrt((distance * (2 * radius - distance)).clip(0, None))
+    least = _LEAST_WIDTH * config.voxel_m
+    bulge = np.maximum(bulge, thin * least)
     is_body = points[:, 1] < _SHOULDER_Y
     large = np.clip((radius - 0.035) / 0.035, 0, 1)
     behind = np.where(is_body, np.minimum(bulge, 0.11), bulge * (1 + (back_reach - 1) * large))
@@ -215,7 +223,7 @@ def _occupancy(
     ahead = np.where(on_head & (label == HAIR), front_of_head + config.fringe_m, ahead)
     margin = np.where(toward >= 0, ahead - toward, behind + toward)
     # At least as wide as the grid can hold; where nothing but the head's own edge is thin.
-    widened = np.where(head > 0, 0, (_LEAST_WIDTH * config.voxel_m - radius).clip(0, None))
+    widened = np.where(head > 0, 0, (least - width).clip(0, None))
     margin = np.minimum(margin, outline) + widened
     carved = _before_skin(points, view)
     if view.is_turned:
@@ -229,8 +237,7 @@ def _occupancy(
         carved |= points[:, 1] > _NAPE_Y
     margin = np.where(carved, -config.voxel_m, margin)
     occupancy = np.clip(0.5 + margin / (2 * config.voxel_m), 0, 1)
-    thin = smoothstep(radius, 1.2 * config.voxel_m, 2.2 * config.voxel_m)
-    return occupancy.astype(np.float32), (1 - thin).astype(np.float32)
+    return occupancy.astype(np.float32), thin.astype(np.float32)
 
 
 def _nape_taper(points: NDArray[np.float32]) -> NDArray[np.float64]:

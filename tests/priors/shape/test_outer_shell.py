@@ -101,19 +101,26 @@ def test_a_shaved_head_stays_bare(bald) -> None:
     assert not (portrait.labels == HAIR).any()
     shell = _grow(person, portrait)
     assert shell.hair_thickness_m < 0.002
-    above = shell.vertices[shell.vertices[:, 1] > 0.0]
-    if len(above):
-        skull = person.head_rig.neutral[person.head_rig.region == Region.SCALP]
-        centre = np.array([0.0, 0.03, -0.01])
-        reach = np.linalg.norm(above - centre, axis=1)
-        assert np.percentile(reach, 95) < np.linalg.norm(skull - centre, axis=1).max() + 0.012
-    vertices, faces, region = _whole(person, shell)
-    fragments = rasterize_mesh(vertices, faces, portrait.camera)
-    front = region[faces[fragments.face, 0]][fragments.covered]
-    rows = np.nonzero(fragments.covered)[0]
-    chin_row = portrait.landmarks[8, 1]
-    on_head = rows < chin_row
-    assert (front[on_head] == Region.HAIR).mean() < 0.06
+    assert len(shell.vertices), "clothing"
+    assert shell.vertices[:, 1].max() < -0.03, "nothing stands on the head"
+
+
+def test_a_ribbon_thinner_than_two_voxels_hangs_whole(person, portrait) -> None:
+    """A scarf's end beside the neck, as wide as five pixels of the crop."""
+    rig = person.head_rig
+    metres_per_px = np.linalg.norm(portrait.camera.position) / portrait.camera.K[0, 0]
+    width = round(0.011 / metres_per_px)
+    top, left = np.nonzero(portrait.labels == HAIR)[0].max() - 12, 0
+    columns = np.nonzero((portrait.labels == HAIR)[top])[0]
+    left = columns.max() - 1
+    ribbon = np.s_[top : top + 60, left : left + width]
+    matte, labels = portrait.matte.copy(), portrait.labels.copy()
+    matte[ribbon], labels[ribbon] = 255, HAIR
+    shell = grow_outer_shell(rig, rig.neutral, portrait.camera, matte, labels, CONFIG)
+    vertices, faces, _ = _whole(person, shell)
+    covered = rasterize_mesh(vertices, faces, portrait.camera).covered
+    assert covered[ribbon].mean() > 0.85
+    assert not covered[top + 5 : top + 40, left + width + 8 : left + width + 16].any()
 
 
 def test_the_shell_is_a_clean_mesh(shell: OuterShell) -> None:

@@ -1,0 +1,52 @@
+"""What lies below the chin and is no hair; what glints in the hair and is no skin."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fc4d_ray.portraits.geometry_prior import BACKGROUND, CLOTHING, HAIR, SKIN
+from fc4d_ray.portraits.stray_hair import without_stray_hair
+
+SIDE = 240
+_ROWS, _COLUMNS = np.mgrid[:SIDE, :SIDE]
+FACE = np.hypot((_ROWS - 120) / 1.3, _COLUMNS - 120) < 45
+HEAD = np.hypot((_ROWS - 105) / 1.2, _COLUMNS - 120) < 75
+LANDMARKS = np.full((68, 2), 120.0)
+LANDMARKS[8] = (120, 178)
+
+
+def _scene() -> tuple[np.ndarray, np.ndarray]:
+    labels = np.where(FACE, SKIN, np.where(HEAD & (_ROWS < 150), HAIR, BACKGROUND))
+    image = np.full((SIDE, SIDE, 3), 235, np.uint8)
+    image[labels == HAIR] = (70, 45, 30)
+    image[labels == SKIN] = (215, 170, 145)
+    return labels.astype(np.uint8), image
+
+
+def test_a_glint_in_the_hair_is_hair_and_the_face_stays_skin() -> None:
+    labels, image = _scene()
+    labels[45:53, 110:120] = SKIN
+    image[45:53, 110:120] = (190, 170, 150)
+    result = without_stray_hair(labels, image, LANDMARKS)
+    assert (result[45:53, 110:120] == HAIR).all()
+    assert (result[FACE] == SKIN).all()
+
+
+def test_an_ear_at_the_edge_of_the_hair_stays_skin() -> None:
+    labels, image = _scene()
+    ear = np.s_[112:128, 190:200]
+    labels[:, 196:] = BACKGROUND
+    labels[ear] = np.where(labels[ear] == BACKGROUND, BACKGROUND, SKIN)
+    wide = np.s_[105:140, 165:196]
+    labels[wide] = SKIN
+    result = without_stray_hair(labels, image, LANDMARKS)
+    np.testing.assert_array_equal(result == SKIN, labels == SKIN)
+
+
+def test_a_collar_of_another_colour_is_clothing() -> None:
+    labels, image = _scene()
+    labels[190:230, 60:180] = HAIR
+    image[190:230, 60:180] = (40, 60, 160)
+    result = without_stray_hair(labels, image, LANDMARKS)
+    assert (result[190:230, 60:180] == CLOTHING).all()
+    assert (result[40:100][labels[40:100] == HAIR] == HAIR).all()
