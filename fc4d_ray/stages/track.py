@@ -25,7 +25,7 @@ class TrackStage:
 
     name = "track"
     requires: tuple[str, ...] = ("shape", "image", "video")
-    version = "1"
+    version = "2"
 
     def __init__(self) -> None:
         self._models = FaceModels()

@@ -40,7 +40,7 @@ class TrainStage:
 
     name = "train"
     requires: tuple[str, ...] = ("shape", "image", "video", "track")
-    version = "1"
+    version = "2"
 
     def weights_digest(self, config: TrainStageConfig) -> str:
         """Of the structural loss' backbone; its bytes count, not where it lies."""

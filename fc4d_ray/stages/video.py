@@ -20,7 +20,7 @@ class VideoStage:
 
     name = "video"
     requires: tuple[str, ...] = ("shape", "image")
-    version = "1"
+    version = "2"
 
     def weights_digest(self, config: ActionsVideoConfig) -> str:
         return "none"
