@@ -22,8 +22,8 @@ from fc4d_ray.priors.image.diffusion.views import GuideView, Source
 from fc4d_ray.warping import (
     HEAD_HEIGHT_M,
     cosine_to,
-    depth_spread,
     lift,
+    sample,
     surface_normals,
     warp_to_view,
 )
@@ -31,7 +31,8 @@ from fc4d_ray.warping import (
 _SOLID = 0.5
 _FEATHER_PX = 2.0
 _EDGE_FACTOR = 3.0
-"""Depths around a looked-up pixel that spread by more tolerances than this are an edge."""
+"""Depths within the rim that spread by more tolerances than this are an edge."""
+_ALL = 0.999
 _NOMINAL_SIZE = 512
 
 
@@ -98,18 +99,28 @@ def _look(
     config: WarpConfig,
 ) -> _Sight:
     view = source.view
-    tolerance = config.depth_tolerance * HEAD_HEIGHT_M
     warped = warp_to_view(
-        torch.cat([view.image, view.alpha[None]]), view.depth, view.camera,
-        target.depth, target.camera, depth_tolerance_m=tolerance, mode="bicubic",
+        view.image, view.depth, view.camera, target.depth, target.camera,
+        depth_tolerance_m=config.depth_tolerance * HEAD_HEIGHT_M, mode="bicubic",
     )  # fmt: skip
-    solid = (warped.image[3] > _SOLID) & head
-    smooth = depth_spread(view.depth, warped.source_pixels) <= _EDGE_FACTOR * tolerance
+    unmixed = sample(_unmixed(view, config)[None], warped.source_pixels)[0] > _ALL
     cosine = cosine_to(view.camera, points, normals)
-    seen = warped.visible & solid & smooth
-    return _Sight(
-        warped.image[:3].clamp(0, 1), torch.where(seen, cosine, -1.0).to(cosine), source.kind
-    )
+    seen = warped.visible & unmixed & head
+    return _Sight(warped.image.clamp(0, 1), torch.where(seen, cosine, -1.0).to(cosine), source.kind)
+
+
+def _unmixed(view: GuideView, config: WarpConfig) -> Tensor:
+    """1 where no silhouette and no depth edge is within the rim, 0 elsewhere, (S, S)."""
+    radius = max(1, round(config.source_rim_px * view.depth.shape[-1] / _NOMINAL_SIZE))
+    on = (view.depth > 0) & (view.alpha > _SOLID)
+    far = torch.where(on, view.depth, torch.inf)
+    near = torch.where(on, view.depth, 0.0)
+
+    def widest(values: Tensor) -> Tensor:
+        return functional.max_pool2d(values[None], 2 * radius + 1, stride=1, padding=radius)[0]
+
+    spread = widest(far) + widest(-near)
+    return (spread <= _EDGE_FACTOR * config.depth_tolerance * HEAD_HEIGHT_M).to(view.depth)
 
 
 def _choose(cosines: Sequence[Tensor], config: WarpConfig) -> Tensor:

@@ -109,6 +109,9 @@ class WarpConfig:
     """A source that saw the surface at a smaller cosine does not count."""
     tie_cosine: float = 0.05
     """Sources within this of the best cosine are equals; the reference, then the back, wins."""
+    source_rim_px: float = 3.0
+    """Pixels of a source beside its silhouette and its depth edges that are not read, at 512
+    pixels: they mix two surfaces, and what grazes them spreads them widely."""
     erosion_px: float = 3.0
     """Pixels the mask loses at its rim, at 512 pixels."""
     smallest_island_px: int = 30
@@ -125,7 +128,7 @@ class WarpConfig:
             _require_share(f"warp.{name}", getattr(self, name))
         if not 0 < self.latent_share <= 1:
             raise ConfigError(f"image.warp.latent_share must be in (0, 1]: {self.latent_share}")
-        for name in ("depth_tolerance", "erosion_px", "smallest_island_px"):
+        for name in ("depth_tolerance", "source_rim_px", "erosion_px", "smallest_island_px"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"image.warp.{name} must not be negative")
 

@@ -113,6 +113,23 @@ def test_rims_edges_and_islands_are_not_trusted() -> None:
     assert composite_view(target, [source], options).coverage == 0
 
 
+def test_the_rim_of_a_source_is_not_read() -> None:
+    """White that has crept over a source's silhouette never reaches another view."""
+    source, target = _reference().view, sphere_view(40.0, SIZE)
+    inside = source.depth > 0
+    crept = inside.clone()
+    crept[1:-1, 1:-1] = (
+        inside[2:, 1:-1] & inside[:-2, 1:-1] & inside[1:-1, 2:] & inside[1:-1, :-2]
+    )[:]
+    image = torch.where(inside & ~crept, 9.0, source.image)
+    dyed = SourceView(replace(source, image=image), Source.REFERENCE)
+    options = replace(CONFIG, min_cosine=0.0, erosion_px=0.0)
+    kept = composite_view(target, [dyed], replace(options, source_rim_px=12.0))
+    assert kept.coverage > 0.3 and kept.image[:, kept.trusted].max() < 0.99
+    read = composite_view(target, [dyed], replace(options, source_rim_px=0.0))
+    assert read.coverage > kept.coverage
+
+
 def test_an_occluder_in_the_source_hides_what_is_behind_it() -> None:
     """A small sphere floats between the source and the large one."""
 
