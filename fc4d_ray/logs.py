@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from datetime import UTC, datetime
 from typing import Literal
 
+from fc4d_ray.errors import ConfigError
+
 LogFormat = Literal["text", "json"]
 PACKAGE = "fc4d_ray"
+ENVIRONMENT_VARIABLE = "FC4D_LOG_FORMAT"
 
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -46,6 +50,17 @@ def configure_logging(verbose: bool = False, form: LogFormat = "text") -> None:
     quiet = logging.INFO if form == "json" else logging.ERROR
     logger.setLevel(logging.DEBUG if verbose else quiet)
     logger.propagate = False
+
+
+def configure_from_environment() -> None:
+    """``configure_logging`` in the form ``FC4D_LOG_FORMAT`` names: for jobs and worker processes.
+
+    Raises ``ConfigError`` for another value than ``text`` and ``json``.
+    """
+    form = os.environ.get(ENVIRONMENT_VARIABLE) or "text"
+    if form not in ("text", "json"):
+        raise ConfigError(f"{ENVIRONMENT_VARIABLE} must be text or json, found {form!r}")
+    configure_logging(form="json" if form == "json" else "text")
 
 
 def is_structured() -> bool:

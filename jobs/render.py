@@ -8,9 +8,8 @@ The job's driver finds its cluster through ``RAY_ADDRESS``, which Ray sets for s
 
 from __future__ import annotations
 
-import typer
-
+from fc4d_ray.cli.console import run_job
 from fc4d_ray.cli.rendering import render_all
 
 if __name__ == "__main__":
-    typer.run(render_all)
+    run_job(render_all)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -18,7 +19,7 @@ from fc4d_ray.cli import (
     runs,
 )
 from fc4d_ray.cli.console import LogFormatName, say
-from fc4d_ray.logs import configure_logging
+from fc4d_ray.logs import ENVIRONMENT_VARIABLE, configure_logging
 
 app = typer.Typer(
     name="fc4d",
@@ -45,7 +46,7 @@ def _main(
     log_format: Annotated[
         LogFormatName,
         typer.Option(
-            "--log-format", envvar="FC4D_LOG_FORMAT", help="json: an object per line, on stderr."
+            "--log-format", envvar=ENVIRONMENT_VARIABLE, help="json: an object per line, on stderr."
         ),
     ] = LogFormatName.text,
     version: Annotated[
@@ -54,6 +55,7 @@ def _main(
     ] = False,
 ) -> None:
     configure_logging(verbose, log_format.value)
+    os.environ[ENVIRONMENT_VARIABLE] = log_format.value  # workers of our own cluster inherit it
 
 
 app.command("run")(runs.run)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+import logging
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 
 import typer
 
 from fc4d_ray.errors import ConfigError, FC4DError
+from fc4d_ray.logs import configure_from_environment, is_structured
 
 
 class LogFormatName(StrEnum):
@@ -46,10 +49,25 @@ def say(text: str) -> None:
 
 def notice(text: str) -> None:
     """A line about how things go, apart from the result."""
-    typer.echo(text, err=True)
+    if is_structured():
+        logging.getLogger(__name__).info(text)
+    else:
+        typer.echo(text, err=True)
 
 
 def complain(text: str) -> None:
     """An error message, line by line."""
     for line in text.splitlines() or [""]:
         typer.echo(f"fc4d: {line}", err=True)
+
+
+def run_job(command: Callable[..., None]) -> None:
+    """``typer.run`` for the scripts of ``jobs/``, logging in the form the environment names."""
+
+    @functools.wraps(command)
+    def job(*arguments: object, **options: object) -> None:
+        with exit_codes():
+            configure_from_environment()
+        command(*arguments, **options)
+
+    typer.run(job)

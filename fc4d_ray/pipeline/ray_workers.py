@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fc4d_ray.errors import DevicePoisoned, FC4DError, StoreError
+from fc4d_ray.logs import configure_from_environment
 from fc4d_ray.pipeline.deadline import leave_process
 from fc4d_ray.pipeline.plan import Plan
 from fc4d_ray.pipeline.portrait import Outcome, Portrait, Report
@@ -42,6 +43,7 @@ class WorkerSpec:
         import ray
 
         limit_threads(self.threads)
+        configure_from_environment()
         node_id = ray.get_runtime_context().get_node_id()
         identity = ProcessIdentity(run_id=self.run_id, node_id=node_id, pid=os.getpid())
         witness = Witness(identity, _node_is_alive, _run_states(self.storage))
