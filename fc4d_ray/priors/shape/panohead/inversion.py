@@ -122,7 +122,7 @@ def invert(
     """
     statistics = statistics or latent_statistics(generator, config.statistics_samples)
     render = _Renderer(compute or Compute())
-    loss = _Loss(targets, config, perceptual)
+    loss = InversionLoss(targets, config, perceptual)
     split = config.latent_steps / (config.latent_steps + config.tuning_steps * loss.count)
     z, latent_errors = _find_latents(
         generator, render, loss, config, statistics, seed,
@@ -156,7 +156,7 @@ class _Renderer:
         return generator.super_resolve(rendering, volume, self._precision)
 
 
-class _Loss:
+class InversionLoss:
     """Squared and perceptual difference to the targets, whose features are computed once."""
 
     def __init__(
@@ -187,15 +187,15 @@ class _Loss:
             loss = loss + self._config.perceptual_weight * distance
         return loss, error.detach()
 
-    def repeated(self, times: int) -> _Loss:
+    def repeated(self, times: int) -> InversionLoss:
         """The same targets, each ``times`` times in a row."""
         return self._rows(torch.arange(self.count).repeat_interleave(times))
 
-    def of(self, index: int) -> _Loss:
+    def of(self, index: int) -> InversionLoss:
         """One portrait's."""
         return self._rows(torch.tensor([index]))
 
-    def _rows(self, rows: Tensor) -> _Loss:
+    def _rows(self, rows: Tensor) -> InversionLoss:
         images, labels, weights = (
             None if values is None else values[rows.to(values.device)]
             for values in (self.targets.images, self.targets.labels, self.targets.weights)
@@ -246,7 +246,7 @@ class _Record:
 def _find_latents(
     generator: PanoHeadGenerator,
     render: _Renderer,
-    loss: _Loss,
+    loss: InversionLoss,
     config: InversionConfig,
     statistics: LatentStatistics,
     seed: int,
@@ -292,7 +292,7 @@ class _LatentSearch:
         self.record = _Record(config, "search for the latent")
 
     def descend(
-        self, loss: _Loss, z: Tensor, steps: int, report: Callable[[float], None]
+        self, loss: InversionLoss, z: Tensor, steps: int, report: Callable[[float], None]
     ) -> tuple[Tensor, Tensor]:
         """Codes (P, z) after at most ``steps`` steps and their last losses (P,).
 
@@ -334,7 +334,7 @@ class _LatentSearch:
 def _tune(
     generator: PanoHeadGenerator,
     render: _Renderer,
-    loss: _Loss,
+    loss: InversionLoss,
     config: InversionConfig,
     ws: Tensor,  # [1, L, w]
     report: Callable[[float], None],

@@ -12,6 +12,7 @@ import torch
 from fc4d_ray.errors import ConfigError, StageFailed, WeightsMissing
 from fc4d_ray.priors.shape.panohead.generator import PanoHeadGenerator
 from fc4d_ray.priors.shape.panohead.inversion import (
+    InversionLoss,
     Targets,
     invert,
     latent_statistics,
@@ -212,6 +213,25 @@ def test_lpips_is_what_the_package_computes_and_takes_part() -> None:
     large = torch.rand(1, 3, 512, 512) * 2 - 1
     half = torch.nn.functional.avg_pool2d(large, 2)
     assert float(distance.distance(large, distance.features(half))) < 1e-6
+
+
+def test_the_loss_is_upstreams_sum_and_reaches_the_latent() -> None:
+    """0.1 times the squared error plus LPIPS, per portrait, with target features cached."""
+    distance = make_perceptual("lpips_random", None)
+    generator = torch.Generator().manual_seed(1)
+    targets = torch.rand(2, 3, 64, 64, generator=generator) * 2 - 1
+    images = (torch.rand(2, 3, 64, 64, generator=generator) * 2 - 1).requires_grad_()
+    loss = InversionLoss(Targets(targets, torch.zeros(2, 25)), InversionConfig(), distance)
+    found, error = loss(images)
+    squared = (images - targets).square().mean((1, 2, 3))
+    expected = 0.1 * squared + distance.network(images, targets)[:, 0, 0, 0]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(error, squared)
+    (gradient,) = torch.autograd.grad(found.sum(), images, retain_graph=True)
+    (wanted,) = torch.autograd.grad(expected.sum(), images)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-3, atol=1e-6)
+    second = loss.of(1)(images[1:])[0]
+    torch.testing.assert_close(second, found[1:])
 
 
 def test_missing_lpips_weights_are_named_and_nothing_takes_their_place(
