@@ -23,7 +23,7 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -185,16 +185,14 @@ class _Nodes:
     """Nodes of a Ray cluster on this machine; the head has no place for work."""
 
     def __init__(self, count: int) -> None:
-        from ray.cluster_utils import Cluster
-
-        self._cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 2**27}
-        )
+        self._cluster = _patiently(_start_cluster)
         self.address = self._cluster.address
         self._nodes = [self._add() for _ in range(count)]
 
     def _add(self) -> Any:
-        return self._cluster.add_node(num_cpus=_CPUS_PER_NODE, object_store_memory=2**27)
+        return _patiently(
+            lambda: self._cluster.add_node(num_cpus=_CPUS_PER_NODE, object_store_memory=2**27)
+        )
 
     def replace(self, choice: random.Random) -> None:
         """One node dies without a word, another one comes."""
@@ -206,6 +204,22 @@ class _Nodes:
     def end(self) -> None:
         """Stop all of them."""
         self._cluster.shutdown()
+
+
+def _start_cluster() -> Any:
+    from ray.cluster_utils import Cluster
+
+    return Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 2**27}
+    )
+
+
+def _patiently(start: Callable[[], Any]) -> Any:
+    """Ray gives a node half a minute to come up, which is short on a busy machine."""
+    for _ in range(5):
+        with contextlib.suppress(Exception):
+            return start()
+    return start()
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ def errors(out: Path) -> dict[str, tuple[str | None, str | None]]:
     }
 
 
-def test_portraits_that_kill_their_process_are_quarantined_and_harm_no_other(
+def test_portraits_that_kill_or_hold_their_process_harm_no_other(
     portraits: Portraits, fake_config: Path, tmp_path: Path
 ) -> None:
     folder = portraits(
@@ -40,20 +40,27 @@ def test_portraits_that_kill_their_process_are_quarantined_and_harm_no_other(
         kim="kim kill:shape",
         lou="lou kill:train",
         max="max killonce:train",
+        ivy="ivy hang:shape",
+        zoe="zoe poison:train",
     )
-    summary = fc4d(folder, tmp_path / "out", fake_config)
+    limit = "run.stages.shape.deadline_minutes=0.03"
+    summary = fc4d(folder, tmp_path / "out", fake_config, limit)
     assert errors(tmp_path / "out") == {
         "ann": (None, None),
         "bob": (None, None),
         "kim": ("shape", "PoisonInput"),
         "lou": ("train", "PoisonInput"),
         "max": (None, None),
+        "ivy": ("shape", "DeadlineExceeded"),
+        "zoe": ("train", "PoisonInput"),
     }
     assert summary.exit_code == 3
     work = (tmp_path / "journal").read_text().splitlines()
     assert work.count("kim shape") == 3
     assert work.count("lou train") == 3
     assert work.count("max train") == 2
+    assert work.count("ivy shape") == 1, "what hangs once is not tried again"
+    assert work.count("zoe train") == 3, "a poisoned device counts like a crash"
     assert work.count("kim ingest") == 1, "what was done before the crash is kept"
     assert not list((tmp_path / "out" / "records").glob("**/.*")), "no temporary files"
 
