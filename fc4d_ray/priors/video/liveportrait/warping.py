@@ -168,8 +168,9 @@ def sample_volume(volume: Tensor, positions: Tensor) -> Tensor:
     """Trilinear samples (B, C, D, H, W) of a volume at ``positions`` (B, D, H, W, 3).
 
     The grid puts -1 and 1 on sample centres while sampling takes them as outer borders, so no
-    motion is not quite an identity: the trained weights expect that.
+    motion is not quite an identity: the trained weights expect that. Samples have the positions'
+    precision, which in half would be an eighth of a cell.
     """
     return F.grid_sample(
-        volume, positions.to(volume.dtype), padding_mode="zeros", align_corners=False
+        volume.to(positions.dtype), positions, padding_mode="zeros", align_corners=False
     )
