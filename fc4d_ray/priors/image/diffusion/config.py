@@ -109,7 +109,7 @@ class WarpConfig:
     """A source that saw the surface at a smaller cosine does not count."""
     tie_cosine: float = 0.05
     """Sources within this of the best cosine are equals; the reference, then the back, wins."""
-    source_rim_px: float = 3.0
+    source_rim_px: float = 2.0
     """Pixels of a source beside its silhouette and its depth edges that are not read, at 512
     pixels: they mix two surfaces, and what grazes them spreads them widely."""
     erosion_px: float = 3.0
