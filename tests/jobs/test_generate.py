@@ -186,4 +186,5 @@ def test_a_job_that_was_stopped_and_submitted_again_completes(
     assert sorted(row["status"] for row in rows) == ["failed"] + ["succeeded"] * 9
     journal = (tmp_path / "journal").read_text().splitlines()
     assert max(journal.count(f"{name} train") for name in NAMES) <= 2
-    assert sum(journal.count(f"{name} train") for name in NAMES) <= len(NAMES) + 1
+    done_twice = sum(journal.count(f"{name} train") for name in NAMES) - len(NAMES)
+    assert 0 <= done_twice <= 4, "only what was under way when the job was stopped"
