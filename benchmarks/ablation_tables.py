@@ -81,8 +81,10 @@ def run_variants(
     for name, values in variants.items():
         settings = load_config(config, [LOCAL], values)
         summary = run(list(portraits), str(out / name), settings, say=_say)
-        if summary.failed:
+        if not summary.succeeded:
             raise SystemExit(f"{name}: {summary.failures}")
+        if summary.failed:
+            _say(f"{name}: left out: {summary.failures}")
         sources.append(Source(name, str(out / name), is_run=True))
     return sources
 

@@ -1,14 +1,14 @@
 """COIN against plain training on views that contradict one another (paper section 3.4).
 
-A synthetic person is drawn from a reference camera and eleven frontal ones, at rest and acting.
-All views but the reference then get what a generative prior does to them: a tint, a smooth field
-of wrong colour and a smooth displacement, the same in all frames of a view. Avatars trained on them
-are compared with the true person between the training views, with the reference's look.
+A synthetic person is drawn from a reference camera and 24 orbit ones, at rest and, from the frontal
+eleven, acting. All views but the reference then get what a generative prior does to them: a tint, a
+smooth field of wrong colour, a smooth displacement below a pixel and fine detail of their own, the
+same in all frames of a view. Avatars trained on them are compared with the true person between the
+training views, with the reference's look.
 
-    python benchmarks/coin_ablation.py                 # three seeds, the table of docs/quality.md
-    python benchmarks/coin_ablation.py --open-points --orbit --detail 0.04 --size 96 \\
-        --steps 60 240 --spacing-mm 6 8 12             # the table of docs/avatar.md
-    python benchmarks/coin_ablation.py --seeds 0 --steps 20 30 --size 96     # a quick look
+    python benchmarks/coin_ablation.py --out docs/coin_results.md      # three seeds, half an hour
+    python benchmarks/coin_ablation.py --steps 60 240                  # a short schedule
+    python benchmarks/coin_ablation.py --seeds 0 --steps 20 30         # a quick look
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ from fc4d_ray.images import write_png
 from fc4d_ray.rendering.mesh import vertex_normals
 
 REFERENCE_DEG = (6.0, 4.0)
-TRAINED_AZIMUTHS_DEG = tuple(range(-75, 76, 15))
+ORBIT_AZIMUTHS_DEG = tuple(range(-165, 181, 15))
+ACTING_UP_TO_DEG = 75
 HELD_OUT_DEG = ((-52.5, 8.0), (-22.5, -5.0), (-7.5, 8.0), (6.0, 4.0), (22.5, -5.0), (52.5, 8.0))
 FOV_DEG = 9.0
 MEASURED_ABOVE_M = -0.12
@@ -64,12 +65,12 @@ ACTED: tuple[Mapping[str, float], ...] = (
     {"mouthSmileLeft": 0.8, "mouthSmileRight": 0.8},
     {"jawOpen": 0.5},
 )
-TINT, FIELD, SHIFT_PX = 0.05, 0.06, 1.0
-"""Standard deviations of the injected tint, of the colour field (both 0…1) and of the
+TINT, FIELD, DETAIL, SHIFT_PX = 0.05, 0.06, 0.04, 1.0
+"""Standard deviations of the injected tint, colour field and fine detail (all 0…1) and of the
 displacement, pixels of a 160 x 160 picture."""
 SHIFT_REFERENCE_SIZE = 160
 _SPACINGS = ("face_mm", "hair_mm", "body_mm")
-FIGURES = ("psnr", "ssim", "sharpness", "detail_agreement")
+FIGURES = ("psnr", "ssim", "detail_error", "detail_agreement", "sharpness")
 
 
 @dataclass(frozen=True)
@@ -86,38 +87,23 @@ class Variant:
 VARIANTS = (
     Variant("consistent views, no offsets", {"enabled": False}, consistent=True),
     Variant("no offsets", {"enabled": False}),
-    Variant("COIN, offset weight 1 (paper)", {"offset_weight": 1.0, "structure_weight": 0.05}),
-    Variant("COIN, offset weight 0.1", {"offset_weight": 0.1, "structure_weight": 0.05}),
+    Variant("COIN, offset weight 1 (paper)", {"offset_weight": 1.0}),
+    Variant("COIN, 0.1", {"offset_weight": 0.1}),
+    Variant("COIN, 0.03", {"offset_weight": 0.03}),
+    Variant("COIN, 0.03, place vectors", {"offset_weight": 0.03, "place_size": 16}),
     Variant(
-        "COIN, offset weight 0.1, structure weight 0.3",
-        {"offset_weight": 0.1, "structure_weight": 0.3},
+        "COIN, 0.03, place vectors, embeddings 0.01",
+        {"offset_weight": 0.03, "place_size": 16, "embedding_deviation": 0.01},
+    ),
+    Variant(
+        "COIN, 0.03, place vectors, no structural loss",
+        {"offset_weight": 0.03, "place_size": 16, "structure_weight": 0.0},
     ),
 )
+"""The paper's weight, then what the paper leaves open; docs/avatar.md says what decides."""
 
-OPEN_POINTS = (
-    Variant("no offsets", {"enabled": False}),
-    Variant(
-        "COIN, offset weight 1 (paper), embeddings 0.01",
-        {"offset_weight": 1.0, "structure_weight": 0.05, "embedding_deviation": 0.01},
-    ),
-    Variant(
-        "0.1, embeddings 0.01",
-        {"offset_weight": 0.1, "structure_weight": 0.05, "embedding_deviation": 0.01},
-    ),
-    Variant(
-        "0.1, embeddings 1",
-        {"offset_weight": 0.1, "structure_weight": 0.05, "embedding_deviation": 1.0},
-    ),
-    Variant(
-        "0.03, embeddings 1",
-        {"offset_weight": 0.03, "structure_weight": 0.05, "embedding_deviation": 1.0},
-    ),
-    Variant(
-        "0.03, embeddings 1, no structural loss",
-        {"offset_weight": 0.03, "structure_weight": 0.0, "embedding_deviation": 1.0},
-    ),
-)
-"""What the paper leaves open, and how much it decides; docs/avatar.md has the table."""
+PAPER_COIN = {"structure_weight": 0.05, "embedding_deviation": 1.0, "place_size": 0}
+"""Values of a variant that does not name them, whatever the embedded profile has."""
 
 
 class Views:
@@ -167,8 +153,8 @@ class Scene:
 def make_scene(
     seed: int,
     size: int,
-    azimuths_deg: Sequence[float] = TRAINED_AZIMUTHS_DEG,
-    detail: float = 0.0,
+    azimuths_deg: Sequence[float] = ORBIT_AZIMUTHS_DEG,
+    detail: float = DETAIL,
 ) -> Scene:
     """The person of a seed with true and contradictory pictures; clips are of frontal views only.
 
@@ -182,7 +168,7 @@ def make_scene(
     acted = parameters.numpy()
     true, depth = {}, []
     for view, camera in enumerate(views):
-        is_frontal = abs(angles[view][0]) <= max(TRAINED_AZIMUTHS_DEG)
+        is_frontal = abs(angles[view][0]) <= ACTING_UP_TO_DEG
         for frame in range(len(acted) if is_frontal else 1):
             true[Sample(view, frame)], z = person.render(camera, actions=acted[frame])
             if frame == 0:
@@ -294,7 +280,7 @@ def train_config(coin: Mapping[str, Any], static_steps: int, coin_steps: int) ->
         static_steps=static_steps,
         coin_steps=coin_steps,
         window=WindowConfig(),
-        coin=replace(profile.coin, **coin),
+        coin=replace(profile.coin, **{**PAPER_COIN, **coin}),
         checkpoint_interval_s=0,
     )
 
@@ -315,13 +301,11 @@ def evaluate(avatar: Avatar, scene: Scene) -> tuple[dict[str, float], NDArray[np
 def run_seed(seed: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Every variant on one person."""
     start = time.monotonic()
-    azimuths_deg = tuple(range(-165, 181, 15)) if arguments.orbit else TRAINED_AZIMUTHS_DEG
-    scene = make_scene(seed, arguments.size, azimuths_deg, arguments.detail)
+    scene = make_scene(seed, arguments.size, detail=arguments.detail)
     surface = SurfaceSampleConfig(**dict(zip(_SPACINGS, arguments.spacing_mm, strict=True)))
     _say(f"seed {seed}: drew the person in {time.monotonic() - start:.0f} s")
     rows = []
-    variants = OPEN_POINTS if arguments.open_points else VARIANTS
-    for variant in variants:
+    for variant in VARIANTS:
         start = time.monotonic()
         pictures = scene.true if variant.consistent else scene.wrong
         frames = Views(scene.views, pictures, scene.parameters)
@@ -341,7 +325,7 @@ def run_seed(seed: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
             }
         )
         if arguments.sheets is not None:
-            name = f"seed{seed}-{variants.index(variant)}.png"
+            name = f"seed{seed}-{VARIANTS.index(variant)}.png"
             write_png(arguments.sheets / name, np.rint(sheet * 255).astype(np.uint8))
         _say(f"seed {seed}: {variant.title}: {figures['psnr']:.2f} dB in {seconds:.0f} s")
     return rows
@@ -351,7 +335,8 @@ def ablation_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Means over the seeds, with the gain over training without offsets seed by seed."""
     seeds = sorted({row["seed"] for row in rows})
     by_key = {(row["variant"], row["seed"]): row for row in rows}
-    header = ["training", "PSNR, dB", "SSIM", "sharpness", "detail agreement", "PSNR gain by seed"]
+    header = ["training", "PSNR, dB", "SSIM", "detail error", "detail agreement", "sharpness"]
+    header += ["PSNR gain by seed", "detail error by seed"]
     lines = []
     for variant in dict.fromkeys(row["variant"] for row in rows):
         mine = [by_key[variant, seed] for seed in seeds]
@@ -365,6 +350,7 @@ def ablation_table(rows: Sequence[Mapping[str, Any]]) -> str:
                 f"{means['psnr']:.2f}",
                 *(f"{means[name]:.3f}" for name in FIGURES[1:]),
                 ", ".join(f"{gain:+.2f}" for gain in gains),
+                ", ".join(f"{row['detail_error']:.2f}" for row in mine),
             ]
         )
     return markdown_table(header, lines)
@@ -375,14 +361,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, nargs=2, default=[80, 280], metavar=("STATIC", "COIN"))
-    parser.add_argument("--size", type=int, default=128, help="side of the pictures")
-    parser.add_argument("--orbit", action="store_true", help="24 views, clips of the frontal ones")
-    parser.add_argument("--detail", type=float, default=0.0, help="fine noise of each view")
-    parser.add_argument("--spacing-mm", type=float, nargs=3, default=[2.0, 3.0, 5.0])
     parser.add_argument(
-        "--open-points", action="store_true", help="vary what the paper leaves open"
+        "--steps", type=int, nargs=2, default=[60, 2000], metavar=("STATIC", "COIN")
     )
+    parser.add_argument("--size", type=int, default=96, help="side of the pictures")
+    parser.add_argument("--detail", type=float, default=DETAIL, help="fine noise of each view")
+    parser.add_argument("--spacing-mm", type=float, nargs=3, default=[6.0, 8.0, 12.0])
     parser.add_argument("--out", type=Path, metavar="FILE.md")
     parser.add_argument("--sheets", type=Path, metavar="DIR")
     arguments = parser.parse_args()

@@ -63,7 +63,8 @@ class CoinConfig:
     learned vector, so that it survives clone, split and prune."""
     place_size: int = 0
     """Width of a learned vector per splat beside that code, copied on clone and split. It lets
-    offsets differ from splat to splat where the code can only vary smoothly."""
+    offsets differ from splat to splat where the code can only vary smoothly: 16 halves again what
+    COIN gains and keeps detail sharp, in thousands of steps, not in hundreds (docs/avatar.md)."""
     place_deviation: float = 1.0
     """Standard deviation of initial place vectors: splats are told apart from the start."""
     colour_gradient: Literal["detached", "attached"] = "detached"
