@@ -107,7 +107,7 @@ def _perspective(
     """Pose from one camera (PnP)."""
     middle = rest.mean(0)
     solved, turn, shift = cv2.solvePnP(
-        (rest[used] - middle).astype(np.float64), pixels[used].astype(np.float64) - 0.0,
+        (rest[used] - middle).astype(np.float64), pixels[used].astype(np.float64),
         camera.K.astype(np.float64), None, flags=cv2.SOLVEPNP_SQPNP,
     )  # fmt: skip
     if not solved or not _NEAREST_M < shift[2, 0] < _FARTHEST_M:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from fc4d_ray.cameras import Camera
-from fc4d_ray.publishing.sheet import Tile, compose_sheet
 from fc4d_ray.rendering.mesh import interpolate, rasterize_mesh, vertex_normals
 
 _TINT = np.array([0.45, 0.75, 1.0])
@@ -54,17 +51,6 @@ def overlay(
         for x, y in np.asarray(detected) * zoom:
             cv2.circle(canvas, (round(x), round(y)), max(1, zoom // 2), _DETECTED, -1, cv2.LINE_AA)
     return canvas
-
-
-def overlay_sheet(
-    rows: Sequence[tuple[str, Sequence[NDArray[np.uint8]]]], portrait: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
-    """A contact sheet of overlays: labelled rows of pictures beside a large one."""
-    tiles = [
-        [Tile(picture, f"{label} {i}") for i, picture in enumerate(pictures)]
-        for label, pictures in rows
-    ]
-    return compose_sheet(Tile(portrait, "tracked"), tiles)
 
 
 def _draw_lines(canvas: NDArray[np.uint8], pixels: NDArray) -> None:

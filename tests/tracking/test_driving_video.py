@@ -16,10 +16,18 @@ from fc4d_ray.evaluation.synthetic_clips import Flaws, film, filmed_person
 from fc4d_ray.heads.anny import load_anny_head
 from fc4d_ray.heads.trackable import trackable_anny
 from fc4d_ray.portraits.landmark_providers import DlibLandmarks, PrecomputedLandmarks
+from fc4d_ray.priors.video.flame_motion import read_flame_motion, write_flame_motion
 from fc4d_ray.priors.video.motion import ACTION_NAMES, action_vector, read_live_link
 from fc4d_ray.publishing.video import read_video, write_video
 from fc4d_ray.tracking.driving_command import make_provider
-from fc4d_ray.tracking.driving_video import DrivingConfig, to_motion_clip, track_driver
+from fc4d_ray.tracking.driving_video import (
+    DrivingConfig,
+    DrivingTrack,
+    to_flame_motion,
+    to_motion_clip,
+    track_driver,
+)
+from fc4d_ray.tracking.multiview import MultiviewTrack
 from fc4d_ray.tracking.multiview_config import MultiviewConfig
 
 QUICK = MultiviewConfig(divisors=(), landmark_iterations=6)
@@ -102,3 +110,19 @@ def test_videos_that_cannot_drive_are_refused(filmed, tmp_path) -> None:
     assert code == 2 and "--head anny writes .csv" in told
     code, told = drive(no_video, "--out", tmp_path / "a.npz", "--head", "flame1999")
     assert code == 2 and "flame1999" in told
+
+
+def test_a_driver_tracked_with_flame_becomes_vhaps_form(filmed, tmp_path) -> None:
+    random = np.random.default_rng(0)
+    sizes = {"expr": 20, "rotation": 3, "neck": 3, "jaw": 3, "eyes": 6, "translation": 3}
+    found = {n: random.normal(size=(4, d)).astype(np.float32) for n, d in sizes.items()}
+    track = MultiviewTrack(
+        random.normal(size=30).astype(np.float32), found, 1.0, tuple(filmed.cameras),
+        np.zeros((0, 3)), np.zeros((9, 3)), np.zeros(0, int), np.zeros((4, 1)), 0.0,
+    )  # fmt: skip
+    driven = DrivingTrack(track, filmed, 25.0, np.ones(4, bool))
+    write_flame_motion(to_flame_motion(driven, "talk"), tmp_path / "talk.npz")
+    again = read_flame_motion(tmp_path / "talk.npz")
+    assert again.fps == 25 and again.n_frames == 4
+    np.testing.assert_array_equal(again.parameters["jaw"], found["jaw"])
+    np.testing.assert_array_equal(again.shape, track.identity)
