@@ -141,6 +141,7 @@ def test_heavy_models_have_actors_and_gpu_shares_of_their_own(
     """Two GPUs that exist by word only: models are loaded for real, on the CPU."""
     journal, out = tmp_path / "journal", tmp_path / "out"
     shares = [f"run.stages.{stage}.gpus={share}" for stage, share in HEAVY_SHARES.items()]
+    arguments = [str(portraits / "ann.png"), str(out)]
     overrides = ["registry=witness_stages:REGISTRY", "run.threads=1", *shares]
     program = (
         "import json, ray, sys\n"
@@ -153,7 +154,7 @@ def test_heavy_models_have_actors_and_gpu_shares_of_their_own(
     )
     environment = os.environ | {"FC4D_ASSETS": str(assets), "FC4D_TEST_JOURNAL": str(journal)}
     ended = subprocess.run(
-        [sys.executable, "-c", program, str(portraits), str(out), json.dumps(overrides)],
+        [sys.executable, "-c", program, *arguments, json.dumps(overrides)],
         capture_output=True, text=True, timeout=RUN_TIMEOUT_S, env=environment, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -161,7 +162,7 @@ def test_heavy_models_have_actors_and_gpu_shares_of_their_own(
     for line in journal.read_text().splitlines():
         note = json.loads(line)
         notes[note["stage"]].append(note)
-    assert all(len(notes[stage]) == 2 for stage in STAGES)
+    assert all(len(notes[stage]) == 1 for stage in STAGES)
     for stage, share in HEAVY_SHARES.items():
         for note in notes[stage]:
             assert note["gpus"] == pytest.approx(share), stage

@@ -23,7 +23,12 @@ from fc4d_ray.priors.video.liveportrait.checkpoint import read_networks
 from fc4d_ray.priors.video.liveportrait.config import LivePortraitVideoConfig
 from fc4d_ray.priors.video.liveportrait.driving import driven_keypoints
 from fc4d_ray.priors.video.liveportrait.driving_clips import DrivingClip, DrivingReader
-from fc4d_ray.priors.video.liveportrait.driving_pool import choose_clips, open_pool, pool_digest
+from fc4d_ray.priors.video.liveportrait.driving_pool import (
+    DrivingSource,
+    choose_clips,
+    open_pool,
+    pool_digest,
+)
 from fc4d_ray.priors.video.liveportrait.openness import openness_68
 from fc4d_ray.priors.video.liveportrait.view_crops import (
     CropSheet,
@@ -64,7 +69,7 @@ class LivePortraitVideoStage:
     def weights_digest(self, config: LivePortraitVideoConfig) -> str:
         """Of the networks and of every clip of the pool."""
         parts = [file_digest(path) for path in require_asset(ASSET)]
-        parts.append(pool_digest(open_pool(config.pool, config.frontal_camera)))
+        parts.append(pool_digest(_pool(config)))
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
     def setup(self, config: LivePortraitVideoConfig) -> None:
@@ -78,8 +83,8 @@ class LivePortraitVideoStage:
             self.setup(config)
         assert self._animator is not None and self._reader is not None
         context.progress(0.0, "reading the driving clips")
-        pool = open_pool(config.pool, config.frontal_camera)
-        clips = [self._reader.read(s) for s in choose_clips(pool, config.clips, context.seed)]
+        chosen = choose_clips(_pool(config), config.clips, context.seed)
+        clips = [self._reader.read(source) for source in chosen]
         views, still, points = _framed_views(context, self._animator.crop_size)
         sources = self._sources(config, views, points)
         self._write_clips(context, sources, views, clips)
@@ -128,6 +133,10 @@ class LivePortraitVideoStage:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 wanted = islice(frames, clip.motion.n_frames)
                 write_clip(path, wanted, clip.motion.fps, encoders=encoders)
+
+
+def _pool(config: LivePortraitVideoConfig) -> tuple[DrivingSource, ...]:
+    return open_pool(config.pool, config.frontal_camera, at_least=config.clips)
 
 
 def write_motion_table(path: Path, clips: list[DrivingClip]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -54,7 +55,12 @@ def _witness(stage: type) -> type:
 
 
 def _living() -> set[str]:
-    return {type(thing).__name__ for thing in gc.get_objects() if hasattr(thing, "forward")}
+    """Class names of the networks in this process."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return set()
+    kinds = {type(thing) for thing in gc.get_objects()}
+    return {kind.__name__ for kind in kinds if issubclass(kind, torch.nn.Module)}
 
 
 def _entry(entry: StageEntry) -> StageEntry:

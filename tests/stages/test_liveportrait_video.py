@@ -194,7 +194,9 @@ def test_the_key_follows_weights_and_pool(
     copy.parent.mkdir()
     copy.write_bytes(template.read_bytes())
     assert stage.weights_digest(replace(config, pool=(str(copy), "smile"))) == digest
-    assert stage.weights_digest(replace(config, pool=("smile",))) != digest
+    assert stage.weights_digest(replace(config, pool=("smile", "blink"))) != digest
+    with pytest.raises(ConfigError, match=r"video\.pool holds 1"):
+        stage.weights_digest(replace(config, pool=("smile",)))
     write_tiny_liveportrait(tmp_path / "assets" / "liveportrait", seed=1)
     monkeypatch.setenv("FC4D_ASSETS", str(tmp_path / "assets"))
     assert stage.weights_digest(config) != digest

@@ -58,10 +58,13 @@ class DrivingSource:
         return f"{self.path.name}:{status.st_size}:{status.st_mtime_ns}"
 
 
-def open_pool(entries: Sequence[str], frontal_camera: str) -> tuple[DrivingSource, ...]:
+def open_pool(
+    entries: Sequence[str], frontal_camera: str, at_least: int = 1
+) -> tuple[DrivingSource, ...]:
     """Every clip that ``entries`` (names, files, folders) stand for, in their order.
 
-    Raises ``ConfigError`` for an entry that is none of these, an empty folder, or two equal names.
+    Raises ``ConfigError`` for an entry that is none of these, an empty folder, two equal names, or
+    fewer than ``at_least`` clips.
     """
     sources: list[DrivingSource] = []
     for entry in entries:
@@ -85,13 +88,13 @@ def open_pool(entries: Sequence[str], frontal_camera: str) -> tuple[DrivingSourc
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"video.pool: more than one clip is named {', '.join(twice)}")
+    if len(sources) < at_least:
+        raise ConfigError(f"video.clips is {at_least}, but video.pool holds {len(sources)} clips")
     return tuple(sources)
 
 
 def choose_clips(pool: Sequence[DrivingSource], count: int, seed: int) -> tuple[DrivingSource, ...]:
     """``count`` different clips of the pool, drawn by ``seed``, in the pool's order."""
-    if count > len(pool):
-        raise ConfigError(f"video.clips is {count}, but video.pool holds {len(pool)} clips")
     drawn = np.random.default_rng(seed).permutation(len(pool))[:count]
     return tuple(pool[i] for i in sorted(drawn))
 
