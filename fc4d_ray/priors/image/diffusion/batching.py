@@ -42,6 +42,16 @@ def rows_that_fit(
     return max(LEAST_ROWS, min(at_most, 2 + int((room - two) // per_row)))
 
 
+def plannable_bytes(free_bytes: int, held_bytes: int, memory_gib: float | None) -> int:
+    """What batches may take: the free memory, or less where a worker has a share of the device.
+
+    ``held_bytes``: what this process holds already, weights included; it counts towards the share.
+    """
+    if memory_gib is None:
+        return free_bytes
+    return max(0, min(free_bytes, int(memory_gib * 2**30) - held_bytes))
+
+
 def cuda_peak(run: Callable[[int], None], device: torch.device) -> Callable[[int], int]:
     """``measure`` for ``rows_that_fit`` on a CUDA device."""
 

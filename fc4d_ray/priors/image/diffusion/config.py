@@ -50,10 +50,17 @@ class ModelConfig:
     """``cpu``, ``cuda``, ``cuda:1`` … or ``auto``: CUDA where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """``auto``: bfloat16 on CUDA, float32 elsewhere."""
+    memory_gib: float | None = None
+    """Device memory this worker may plan with, weights included; null takes what is free. Set it
+    where workers share a GPU."""
     channels_last: bool = True
     """Memory layout of the convolutions on CUDA."""
     compiled: bool = False
     """Compile the UNet's transformer blocks: minutes at the start, then faster."""
+
+    def __post_init__(self) -> None:
+        if self.memory_gib is not None and self.memory_gib <= 0:
+            raise ConfigError(f"image.model.memory_gib must be positive, found {self.memory_gib}")
 
 
 @dataclass(frozen=True)

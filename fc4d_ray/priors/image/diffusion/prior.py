@@ -14,6 +14,7 @@ from fc4d_ray.priors.image.diffusion.batching import (
     CPU_ROWS,
     RowBudget,
     cuda_peak,
+    plannable_bytes,
     rows_that_fit,
 )
 from fc4d_ray.priors.image.diffusion.compositing import Composite, SourceView, composite_view
@@ -175,8 +176,9 @@ class MultiviewPrior:
         if device.type != "cuda":
             return CPU_ROWS
         free, _ = torch.cuda.mem_get_info(device)
-        measure = cuda_peak(self._probe, device)
-        return rows_that_fit(measure, free, at_most=_MOST_ROWS)
+        held = torch.cuda.memory_allocated(device)
+        room = plannable_bytes(free, held, self._config.model.memory_gib)
+        return rows_that_fit(cuda_peak(self._probe, device), room, at_most=_MOST_ROWS)
 
     def _probe(self, rows: int) -> None:
         """One guided step and a decoding, with grey pictures."""

@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from fc4d_ray.errors import StageFailed
-from fc4d_ray.priors.image.diffusion.batching import RowBudget, is_out_of_memory, rows_that_fit
+from fc4d_ray.priors.image.diffusion.batching import (
+    RowBudget,
+    is_out_of_memory,
+    plannable_bytes,
+    rows_that_fit,
+)
 
 GIB = 2**30
 
@@ -22,6 +27,13 @@ def test_rows_follow_from_two_measurements() -> None:
 def test_too_little_memory_for_a_view_and_its_reference_is_said_so() -> None:
     with pytest.raises(StageFailed, match=r"need 6.0 GiB .* 4.2 GiB are free: lower image.size"):
         rows_that_fit(_measured(2, 2), 5 * GIB, at_most=64)
+
+
+def test_a_worker_keeps_to_its_share_of_the_device() -> None:
+    assert plannable_bytes(100 * GIB, 8 * GIB, None) == 100 * GIB
+    assert plannable_bytes(100 * GIB, 8 * GIB, 24.0) == 16 * GIB
+    assert plannable_bytes(10 * GIB, 8 * GIB, 24.0) == 10 * GIB
+    assert plannable_bytes(10 * GIB, 8 * GIB, 4.0) == 0
 
 
 def test_batches_count_their_references() -> None:

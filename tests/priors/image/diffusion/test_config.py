@@ -42,6 +42,7 @@ def test_the_variant_is_chosen_by_name_and_written_out_again() -> None:
         ("warp: {propagation: wave}", "image.warp.propagation"),
         ("gates: {retries: -1}", "image.gates.retries"),
         ("gates: {retry_noise: 2}", "image.gates.retry_noise"),
+        ("model: {memory_gib: 0}", "image.model.memory_gib"),
         ("model: {bass: x}", "image.model.bass"),
         ("prompt: {column: ''}", "image.prompt.column"),
     ],
