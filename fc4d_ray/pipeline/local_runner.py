@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from fc4d_ray.errors import DevicePoisoned, RunError
+from fc4d_ray.pipeline.other_runs import other_runs
 from fc4d_ray.pipeline.resources import limit_threads, usable_cores
 from fc4d_ray.pipeline.worker import StageWorker
 from fc4d_ray.store.ledger import ProcessIdentity, Witness
@@ -24,7 +25,11 @@ def run_locally(session: RunSession) -> None:
     """Do every portrait of the session here and now."""
     limit_threads(session.config.run.threads or usable_cores())
     identity = ProcessIdentity(run_id=session.run_id, node_id=platform.node(), pid=os.getpid())
-    witness = Witness(identity, node_is_alive=lambda node_id: node_id == identity.node_id)
+    witness = Witness(
+        identity,
+        node_is_alive=lambda node_id: node_id == identity.node_id,
+        run_is_alive=other_runs(session.storage),
+    )
     main = threading.current_thread()
 
     def report(avatar_id: str, stage: str, event: str, number: float, text: str) -> None:

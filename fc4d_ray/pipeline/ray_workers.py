@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fc4d_ray.errors import DevicePoisoned, FC4DError, StoreError
 from fc4d_ray.logs import configure_from_environment
 from fc4d_ray.pipeline.deadline import leave_process
+from fc4d_ray.pipeline.other_runs import other_runs
 from fc4d_ray.pipeline.plan import Plan
 from fc4d_ray.pipeline.portrait import Outcome, Portrait, Report
 from fc4d_ray.pipeline.resources import limit_threads
@@ -23,7 +24,6 @@ ROW = "outcome"
 """The one column of the front's rows: an ``Outcome`` as JSON."""
 
 _PROGRESS_SECONDS = 1.0
-_RUN_STATE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class WorkerSpec:
         configure_from_environment()
         node_id = ray.get_runtime_context().get_node_id()
         identity = ProcessIdentity(run_id=self.run_id, node_id=node_id, pid=os.getpid())
-        witness = Witness(identity, _node_is_alive, _run_states(self.storage))
+        witness = Witness(identity, _node_is_alive, other_runs(self.storage))
         return StageWorker(
             self.storage, self.plan, self.stage_names, witness, _reporter(self.board)
         )
@@ -56,22 +56,6 @@ def _node_is_alive(node_id: str) -> bool:
     import ray
 
     return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())
-
-
-def _run_states(storage: Storage) -> Callable[[str], bool]:
-    """Whether another run is at work on this output; looked up at most twice a minute."""
-    known: set[str] = set()
-    looked_at = float("-inf")
-
-    def is_alive(run_id: str) -> bool:
-        nonlocal known, looked_at
-        if time.monotonic() - looked_at > _RUN_STATE_SECONDS:
-            from fc4d_ray.pipeline.status import running_runs
-
-            known, looked_at = set(running_runs(storage)), time.monotonic()
-        return run_id in known
-
-    return is_alive
 
 
 def _reporter(board: Any) -> Report:

@@ -122,3 +122,28 @@ def test_a_training_that_advanced_is_no_crash(
     (checkpoint / "step-1000").touch()
     os.utime(checkpoint / "step-1000", (time.time() + 5, time.time() + 5))
     assert ledger(storage).crashes(WORK, 0) == 0
+
+
+def test_a_living_run_s_entries_are_its_own_to_judge(
+    storage: Storage, dead_pid: int, leave_entry: Callable[..., None]
+) -> None:
+    leave_entry(dead_pid, run_id="other")
+    me = ProcessIdentity("run", "node", os.getpid())
+    beside = AttemptLedger(storage, Witness(me, lambda node: True, lambda run_id: True))
+    after = AttemptLedger(storage, Witness(me, lambda node: True, lambda run_id: False))
+    folder = layout.ledger(WORK.avatar_id, "train", WORK.key, 0)
+    assert beside.crashes(WORK, 0) == 0 and len(storage.names(folder)) == 1
+    assert ledger(storage, run_id="other").crashes(WORK, 0) == 1, "the other driver saw it"
+    leave_entry(dead_pid, run_id="third")
+    assert after.crashes(WORK, 0) == 1
+    assert [name for name in storage.names(folder) if name.endswith(".json")] == []
+
+
+def test_an_attempt_can_be_given_up_as_a_crash(storage: Storage) -> None:
+    with pytest.raises(RuntimeError), ledger(storage).attempt(WORK, 0) as entry:
+        entry.count_as_crash()
+        raise RuntimeError("the device is poisoned")
+    assert ledger(storage).crashes(WORK, 0) == 1
+    with ledger(storage).attempt(WORK, 0):
+        pass
+    assert ledger(storage).crashes(WORK, 0) == 0, "work that ends well closes its account"
