@@ -31,7 +31,7 @@ from fc4d_ray.priors.video.liveportrait.keypoint_motion import (
     read_motion,
 )
 from fc4d_ray.priors.video.liveportrait.openness import openness_68
-from fc4d_ray.priors.video.liveportrait.smoothing import kalman_smoothed
+from fc4d_ray.priors.video.liveportrait.smoothing import kalman_smoothed, nearest_rotations
 from fc4d_ray.priors.video.motion import MotionClip, load_clip
 
 BOX_FRAMES = 12
@@ -95,7 +95,7 @@ class DrivingReader:
         return replace(
             motion,
             expression=kalman_smoothed(motion.expression, variance),
-            rotation=kalman_smoothed(motion.rotation, variance),
+            rotation=nearest_rotations(kalman_smoothed(motion.rotation, variance)),
         )
 
     def _from_actions(self, source: DrivingSource) -> DrivingClip:

@@ -33,3 +33,10 @@ def kalman_smoothed(
         back = filtered_variance[i] / predicted_variance[i + 1]
         smoothed[i] = filtered[i] + back * (smoothed[i + 1] - filtered[i])
     return smoothed.astype(np.float32)
+
+
+def nearest_rotations(matrices: NDArray[np.floating]) -> NDArray[np.float32]:
+    """The rotation closest to each of (T, 3, 3): smoothed entries are no longer one."""
+    left, _, right = np.linalg.svd(np.asarray(matrices, np.float64))
+    left[:, :, -1] *= np.linalg.det(left @ right)[:, None]
+    return (left @ right).astype(np.float32)

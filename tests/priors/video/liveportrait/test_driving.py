@@ -22,7 +22,10 @@ from fc4d_ray.priors.video.liveportrait.driving import (
 from fc4d_ray.priors.video.liveportrait.keypoint_motion import KeypointMotion
 from fc4d_ray.priors.video.liveportrait.motion_extractor import FaceMotion
 from fc4d_ray.priors.video.liveportrait.openness import openness_68, openness_203
-from fc4d_ray.priors.video.liveportrait.smoothing import kalman_smoothed
+from fc4d_ray.priors.video.liveportrait.smoothing import (
+    kalman_smoothed,
+    nearest_rotations,
+)
 
 Vectors = Mapping[str, NDArray]
 PLAIN = MotionConfig(stitching=False)
@@ -166,6 +169,22 @@ def test_smoothing(vectors: Callable[[str], Vectors], variance: str) -> None:
     smoothed = kalman_smoothed(v["kalman_exp_in"], float(variance))
     np.testing.assert_allclose(smoothed, v[f"kalman_exp_{variance}"], rtol=0, atol=5e-6)
     assert kalman_smoothed(v["kalman_exp_in"][:1], float(variance)).shape == (1, 21, 3)
+
+
+def test_smoothed_rotations_are_rotations() -> None:
+    angle = np.random.default_rng(3).normal(0, 1, 40)
+    turns = np.zeros((40, 3, 3), np.float32)
+    turns[:, 2, 2] = 1
+    turns[:, 0, 0] = turns[:, 1, 1] = np.cos(angle)
+    turns[:, 0, 1], turns[:, 1, 0] = np.sin(angle), -np.sin(angle)
+    np.testing.assert_allclose(nearest_rotations(turns), turns, atol=1e-6)
+    mixed = kalman_smoothed(turns, 1.0)
+    assert np.abs(mixed @ mixed.transpose(0, 2, 1) - np.eye(3)).max() > 0.1
+    smooth = nearest_rotations(mixed)
+    np.testing.assert_allclose(
+        smooth @ smooth.transpose(0, 2, 1), np.broadcast_to(np.eye(3), smooth.shape), atol=1e-5
+    )
+    np.testing.assert_allclose(np.linalg.det(smooth), 1, atol=1e-5)
 
 
 def test_unknown_openness_is_refused(
