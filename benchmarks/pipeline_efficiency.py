@@ -101,15 +101,22 @@ def _cluster(gpus: int) -> Iterator[None]:
 
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=2,
-        num_gpus=gpus,
-        include_dashboard=False,
-        object_store_memory=128 * 2**20,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
+    for tries_left in (3, 2, 1, 0):  # Ray gives its node half a minute, also on a busy machine
+        try:
+            ray.init(
+                address="local",
+                num_cpus=2,
+                num_gpus=gpus,
+                include_dashboard=False,
+                object_store_memory=128 * 2**20,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+            break
+        except Exception:
+            ray.shutdown()
+            if not tries_left:
+                raise
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield

@@ -39,6 +39,9 @@ LOCAL_CLUSTER_ENVIRONMENT = {
 
 
 _POLL_SECONDS = 5.0
+_STARTS = 3
+
+_log = logging.getLogger(__name__)
 
 
 class Cluster:
@@ -223,6 +226,23 @@ def started(cpus: int, threads: dict[str, str]) -> Iterator[None]:
 
 
 def _init(cpus: int) -> None:
+    """Start a cluster; more than once, because Ray gives its node only half a minute to come up."""
+    import ray
+
+    for tries in range(1, _STARTS + 1):
+        try:
+            return _init_once(cpus)
+        except Exception as error:
+            # Ray raises bare exceptions here; what its processes said lies in its log folder.
+            ray.shutdown()
+            if tries == _STARTS:
+                raise RunError(
+                    f"Ray did not start in {_STARTS} tries, is this machine overloaded? ({error})"
+                ) from error
+            _log.warning("Ray did not start, trying again: %s", error)
+
+
+def _init_once(cpus: int) -> None:
     import ray
 
     ray.init(
