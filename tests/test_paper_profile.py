@@ -107,6 +107,8 @@ def test_every_stage_was_the_papers(batch: Batch) -> None:
     image = json.loads((batch.artifact("ann", "image") / "image.json").read_text())
     assert image["unet_rows"] > 0, "the diffusion model was called"
     shape = json.loads((batch.artifact("ann", "shape") / "shape.json").read_text())
+    track = json.loads((batch.artifact("ann", "track") / "track.json").read_text())
+    assert track["head"].startswith("flame2023-open"), "FLAME's format was tracked"
     assert any("latent" in key or "tuning" in key for key in shape), "the portrait was inverted"
 
 

@@ -36,7 +36,9 @@ BUILDERS = {
 N_PAIRS = {"full": 1, "small": 2}
 """Pairs that are warped and decoded; the full networks take seconds for each."""
 
-each_configuration = pytest.mark.parametrize("configuration", ["small", "full"])
+each_configuration = pytest.mark.parametrize(
+    "configuration", ["small", pytest.param("full", marks=pytest.mark.slow)]
+)
 
 
 def _network(kit_state: KitState, configuration: str, name: str) -> torch.nn.Module:
