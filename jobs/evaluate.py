@@ -5,9 +5,8 @@ The job's driver finds its cluster through ``RAY_ADDRESS``, which Ray sets for s
 
 from __future__ import annotations
 
-import typer
-
+from fc4d_ray.cli.console import run_job
 from fc4d_ray.cli.evaluation import evaluate
 
 if __name__ == "__main__":
-    typer.run(evaluate)
+    run_job(evaluate)

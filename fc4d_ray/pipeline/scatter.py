@@ -11,13 +11,10 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from fc4d_ray.config import RunSettings
 from fc4d_ray.errors import FC4DError
-
-if TYPE_CHECKING:
-    from fc4d_ray.pipeline.resources import Allotment
 
 Piece = TypeVar("Piece")
 
@@ -84,21 +81,45 @@ class _Worker:
 
 
 @contextlib.contextmanager
-def _cluster(settings: RunSettings, allotment: Allotment) -> Iterator[None]:
-    """The cluster this process is in, the configured one, or one of our own for the block."""
+def _cluster(
+    pieces: int, settings: RunSettings, gpus_per_worker: float
+) -> Iterator[tuple[int, int]]:
+    """Workers and threads on the cluster this process is in, the configured one, or our own.
+
+    A joined cluster's size is its own, not this machine's: the driver may stand on a head without
+    CPUs for work.
+    """
     from fc4d_ray.pipeline.ray_cluster import joined, started
-    from fc4d_ray.pipeline.resources import thread_environment
+    from fc4d_ray.pipeline.resources import (
+        allot,
+        available_memory_gib,
+        thread_environment,
+        usable_cores,
+    )
 
     address = settings.ray_address or os.environ.get("RAY_ADDRESS")
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
-        yield
+        yield _places(pieces, settings, gpus_per_worker)
     elif address:
         with joined(address):
-            yield
+            yield _places(pieces, settings, gpus_per_worker)
     else:
-        cores = allotment.front_workers * allotment.threads
-        with started(cores, thread_environment(allotment.threads)):
-            yield
+        allotment = allot(pieces, settings, usable_cores(), available_memory_gib())
+        workers, threads = allotment.front_workers, allotment.threads
+        with started(workers * threads, thread_environment(threads)):
+            yield workers, threads
+
+
+def _places(pieces: int, settings: RunSettings, gpus_per_worker: float) -> tuple[int, int]:
+    """As many workers as the joined cluster has room for, and their threads."""
+    import ray
+
+    resources = ray.cluster_resources()
+    threads = settings.threads or 1
+    room = int(resources.get("CPU", 1) // threads)
+    if gpus_per_worker > 0:
+        room = min(room, int(resources.get("GPU", 0) / gpus_per_worker))
+    return max(1, min(pieces, settings.workers or room)), threads
 
 
 def _over_ray(
@@ -107,16 +128,12 @@ def _over_ray(
     settings: RunSettings,
     gpus_per_worker: float,
 ) -> Iterator[Finished[Piece]]:
-    from fc4d_ray.pipeline.resources import allot, available_memory_gib, usable_cores
-
-    allotment = allot(len(pieces), settings, usable_cores(), available_memory_gib())
-    with _cluster(settings, allotment):
+    with _cluster(len(pieces), settings, gpus_per_worker) as (count, threads):
         import ray
         from ray.exceptions import RayActorError
 
-        actor = ray.remote(_Worker).options(num_cpus=allotment.threads, num_gpus=gpus_per_worker)
-        count = min(allotment.front_workers, len(pieces))
-        workers = [actor.remote(make_worker, allotment.threads) for _ in range(count)]
+        actor = ray.remote(_Worker).options(num_cpus=threads, num_gpus=gpus_per_worker)
+        workers = [actor.remote(make_worker, threads) for _ in range(min(count, len(pieces)))]
         waiting = [(piece, 1) for piece in reversed(pieces)]
         flying: dict[Any, tuple[Any, Piece, int]] = {}
 
@@ -134,7 +151,7 @@ def _over_ray(
                 answer = _answer(piece, *ray.get(done))
             except RayActorError as error:
                 # A new process rather than a restart: calls to an actor that restarts fail, too.
-                worker = actor.remote(make_worker, allotment.threads)
+                worker = actor.remote(make_worker, threads)
                 if attempt < ATTEMPTS:
                     waiting.append((piece, attempt + 1))
                     send(worker)
