@@ -216,7 +216,7 @@ def _paint_inner(result, vertices, region, colour, seen, material) -> None:
     result[teeth] = paint * tooth_row_shade()[:, None]
     # Light hardly reaches the back of a mouth.
     depth = vertices[teeth, 2].max() - vertices[:, 2] if teeth.any() else np.zeros(len(vertices))
-    light_in = (0.3 + 0.6 * brightness) * (1 - 0.8 * smoothstep(depth, 0.0, 0.032))
+    light_in = (0.3 + 0.6 * brightness) * (1 - 0.8 * smoothstep(depth, 0.014, 0.045))
     for part, flesh in ((Region.TONGUE, (0.60, 0.28, 0.25)), (Region.MOUTH, (0.28, 0.10, 0.09))):
         rows = region == part
         result[rows] = np.array(flesh) * light_in[rows, None]
