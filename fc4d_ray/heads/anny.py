@@ -22,7 +22,7 @@ from fc4d_ray.heads.landmark_embedding import embed_landmarks
 from fc4d_ray.heads.rig import HeadRig, Region
 from fc4d_ray.heads.teeth import make_mouth_bag, make_teeth
 
-FORMAT = 15
+FORMAT = 16
 """Raised whenever the cut or the reduction changes, so that an old cache is not read."""
 
 BUST_DEPTH_M = 0.42
@@ -256,7 +256,12 @@ def _mouth_interior(
     normals = vertex_normals(torch.from_numpy(vertices), torch.from_numpy(faces).long()).numpy()
     inward = lips - [0.0, 0.0, 0.025] - vertices
     cosine = (normals * inward).sum(1) / np.linalg.norm(inward, axis=1)
-    behind_lips = (np.linalg.norm(inward, axis=1) < 0.045) & (vertices[:, 2] < lips[2] - 0.005)
+    # The corners of the mouth lie behind its middle; what is level with them is seen in a smile.
+    corners = landmarks[[48, 54]].mean(0)
+    reach = np.abs(landmarks[[48, 54], 0]).mean()
+    share = np.clip(np.abs(vertices[:, 0]) / reach, 0, 1) ** 2
+    front = lips[2] + (corners[2] - lips[2]) * share
+    behind_lips = (np.linalg.norm(inward, axis=1) < 0.045) & (vertices[:, 2] < front - 0.008)
     behind_lips &= vertices[:, 1] < lips[1] + 0.013
     return near & (region == Region.FACE) & (~shown | (behind_lips & (cosine > 0.3)))
 
