@@ -9,7 +9,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fc4d_ray.config import RunConfig, parse_config
 from fc4d_ray.errors import ConfigError, RunError, StoreError
@@ -270,7 +270,7 @@ class _Run:
         if self._delta is not None:
             self._catch_up(self._delta)
         self._runs.progress(self._run_id, session.progress.snapshot())
-        summary = self._summary(table, session)
+        summary = self._summary(session)
         write_report(self._storage, table)
         self._runs.end(
             self._run_id,
@@ -292,8 +292,10 @@ class _Run:
         except StoreError as error:
             self._say(f"{error}; the manifest is complete, the next run catches up")
 
-    def _summary(self, table: Any, session: RunSession) -> RunSummary:
-        standings = count_standings(self._inputs, self._plan.base, table)
+    def _summary(self, session: RunSession) -> RunSummary:
+        standings = count_standings(
+            self._inputs, self._plan.base, self._committer.outcomes.table, self._storage
+        )
         stopped = session.stop.requested.is_set()
         if standings.unfinished and not stopped:
             raise RunError(

@@ -55,6 +55,21 @@ MIXED = {
 }
 
 
+def test_a_portrait_known_by_another_address_ends_under_its_new_columns(
+    portraits: Portraits, fake_config: Path, tmp_path: Path
+) -> None:
+    folder = portraits(ann="ann")
+    assert fc4d(folder, tmp_path / "out", fake_config).succeeded == 1
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "ann.png").write_text("ann")
+    (tmp_path / "people.csv").write_text("uri,licence\nelsewhere/ann.png,CC0\n")
+    again = fc4d([str(tmp_path / "people.csv")], tmp_path / "out", fake_config)
+    assert (again.succeeded, again.failed) == (1, 0)
+    rows = read_manifest(str(tmp_path / "out")).to_pylist()
+    assert [row["status"] for row in rows] == ["succeeded", "duplicate"]
+    assert rows[1]["licence"] == "CC0"
+
+
 @pytest.mark.parametrize("runner", ["local", "ray"])
 def test_good_and_bad_portraits_together(
     runner: str,
