@@ -55,7 +55,8 @@ def fast(arguments: list[str]) -> list[str]:
     if arguments[0] in ("run", "demo"):
         tiny = [o.replace("\n...", "") for o in options(yaml.safe_load(TINY.read_text()))]
         return [*arguments, *(part for o in tiny for part in ("--set", o)), "--runner", "local"]
-    return [*arguments, "--size", "48"] if arguments[0] == "render" else arguments
+    extra = {"render": ["--size", "48"], "eval": ["--runner", "local"]}
+    return [*arguments, *extra.get(arguments[0], [])]
 
 
 @pytest.fixture(scope="module")
