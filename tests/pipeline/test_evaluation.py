@@ -149,6 +149,17 @@ def test_ray_and_this_process_give_the_same_numbers(runs: Path, tmp_path: Path) 
     assert here.table == there.table
 
 
+def test_an_object_store_gives_the_same_numbers_and_files(runs, tmp_path, bucket: str) -> None:
+    protocol = load_protocol(str(runs / "small.yaml"))
+    sources = [Source("b", str(runs / "b"), True)]
+    here = evaluate(sources, str(tmp_path), protocol, settings=LOCAL)
+    there = evaluate(sources, f"{bucket}/evaluation", protocol, settings=LOCAL)
+    assert there.table == here.table
+    page = write_evaluation(there, Storage(f"{bucket}/evaluation"))
+    assert page == f"{bucket}/evaluation/small/report.html"
+    assert b"All figures" in Storage(f"{bucket}/evaluation/small").read("metrics.md")
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
