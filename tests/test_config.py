@@ -84,7 +84,10 @@ def test_sections_have_digests_of_their_own() -> None:
         ("ingest:\n  crop_size: 1\n", "line 2: ingest.crop_size must be between 64 and 4096, fo"),
         ("train:\n  coin:\n    hiden_size: 3\n", "line 3: there is no option train.coin.hiden_s"),
         ("trian: {}\n", "line 1: there is no section 'trian'; did you mean 'train'?"),
-        ("shape: {name: panohed}\n", "line 1: shape.name must be one of anny, panohead, found 'panohed'"),
+        (
+            "shape: {name: panohed}\n",
+            "line 1: shape.name must be one of anny, panohead",
+        ),
         ("ingest: 3\n", "line 1: ingest must be a section with options, found 3"),
         ("run: {seed: 1, seed: 2}\n", "line 1: run.seed is given twice"),
         ("a: [\n", "is not valid YAML"),
