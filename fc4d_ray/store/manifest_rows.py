@@ -122,11 +122,19 @@ def unreadable_outcomes(placed: InputTable, run: RunDocument) -> tuple[np.ndarra
 
 
 def plans_of(placed: InputTable, plan_base: str) -> pa.StringArray:
-    """Plan digest of every row, null where there is no avatar id."""
+    """Plan digest of every row, null where there is no avatar id.
+
+    A run works on each avatar once, with the columns of its first row: rows that repeat it have
+    that row's plan, whatever columns they bring.
+    """
+    import numpy as np
     import pyarrow as pa
 
-    ids, digests = placed.own("avatar_id").to_pylist(), columns_digests(placed.table)
-    return pa.array(avatar_plans(plan_base, ids, digests), pa.string())
+    ids, digests = placed.own("avatar_id"), columns_digests(placed.table)
+    plans = pa.array(avatar_plans(plan_base, ids.to_pylist(), digests), pa.string())
+    codes = ids.dictionary_encode().indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    return plans.take(pa.array(first[inverse]))
 
 
 def columns_digests(table: pa.Table) -> list[str | None] | None:

@@ -70,6 +70,21 @@ def test_a_portrait_known_by_another_address_ends_under_its_new_columns(
     assert rows[1]["licence"] == "CC0"
 
 
+def test_a_repeated_portrait_keeps_its_row_and_its_own_columns(
+    portraits: Portraits, fake_config: Path, tmp_path: Path
+) -> None:
+    portraits(ann="ann", again="ann")
+    (tmp_path / "people.csv").write_text(
+        "uri,year\nportraits/ann.png,1993\nportraits/again.png,2003\n"
+    )
+    summary = fc4d([str(tmp_path / "people.csv")], tmp_path / "out", fake_config)
+    assert (summary.succeeded, summary.duplicates) == (1, 1)
+    rows = read_manifest(str(tmp_path / "out")).to_pylist()
+    assert [(row["status"], row["year"]) for row in rows] == [
+        ("succeeded", 1993), ("duplicate", 2003),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("runner", ["local", "ray"])
 def test_good_and_bad_portraits_together(
     runner: str,

@@ -45,10 +45,10 @@ def ago(seconds: float) -> str:
     ("progress", "end", "state"),
     [
         (None, None, "running"),
-        ({"updated_at": ago(30), "interval_s": 10.0}, None, "running"),
-        ({"updated_at": ago(90), "interval_s": 10.0}, None, "silent"),
-        ({"updated_at": ago(90), "interval_s": 60.0}, None, "running"),
-        ({"updated_at": ago(90)}, {"error": "StoreError: full"}, "failed"),
+        ({"updated_s_ago": 30, "interval_s": 10.0}, None, "running"),
+        ({"updated_s_ago": 90, "interval_s": 10.0}, None, "silent"),
+        ({"updated_s_ago": 90, "interval_s": 60.0}, None, "running"),
+        ({"updated_s_ago": 90}, {"error": "StoreError: full"}, "failed"),
         (None, {"interrupted": True}, "interrupted"),
         (None, {"succeeded": 3}, "ended"),
     ],
@@ -56,7 +56,10 @@ def ago(seconds: float) -> str:
 def test_the_state_of_a_run_follows_from_its_documents(
     progress: dict | None, end: dict | None, state: str
 ) -> None:
-    assert run_state(document(), progress, end) == state
+    if progress is not None:
+        progress = dict(progress)
+        progress["updated_at"] = ago(progress.pop("updated_s_ago"))
+    assert run_state(document(ago(1)), progress, end) == state
 
 
 def test_a_run_that_died_before_its_first_sign_is_silent() -> None:
