@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +102,26 @@ def test_a_second_evaluation_renders_and_measures_nothing(runs, tmp_path, monkey
     monkeypatch.setattr("fc4d_ray.evaluation.subject._prepared", refuse)
     second = evaluate(sources, str(tmp_path), protocol, settings=LOCAL)
     assert second.table == first.table
+
+
+def test_a_killed_evaluation_goes_on_where_it_was(runs: Path, tmp_path: Path) -> None:
+    protocol = load_protocol(str(runs / "small.yaml"))
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", "from fc4d_ray.cli import app; app()", "eval"]
+    command += [f"a={runs / 'a'}", "--out", str(out), "--runner", "local"]
+    process = subprocess.Popen([*command, "--protocol", str(runs / "small.yaml")])
+    parts = out / "images" / "a" / "parts"
+    while process.poll() is None and not list(parts.glob("*.json")):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    kept = {path.name: path.stat().st_mtime_ns for path in parts.glob("*.json")}
+    assert kept
+    sources = [Source("a", str(runs / "a"), True)]
+    found = evaluate(sources, str(out), protocol, settings=LOCAL)
+    whole = evaluate(sources, str(tmp_path / "whole"), protocol, settings=LOCAL)
+    assert found.table == whole.table
+    assert {n: t for n, t in kept.items() if (parts / n).stat().st_mtime_ns == t} == kept
 
 
 def test_true_pictures_give_psnr_where_they_are(runs: Path, tmp_path: Path) -> None:
