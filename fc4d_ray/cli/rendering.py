@@ -12,32 +12,40 @@ from fc4d_ray.errors import ConfigError
 
 _MANY_FILES = 12
 
+Azimuth = Annotated[
+    str, typer.Option("--azimuth", help="Degrees, comma-separated; positive towards +x.")
+]
+Elevation = Annotated[
+    str, typer.Option("--elevation", help="Degrees, comma-separated; positive = from above.")
+]
+Fov = Annotated[float | None, typer.Option("--fov", help="Field of view in degrees.")]
+Radius = Annotated[
+    float | None, typer.Option("--radius", help="Distance from the head's centre in metres.")
+]
+Action = Annotated[
+    list[str] | None,
+    typer.Option("--action", help="ARKit action and weight, jawOpen=1; may be repeated."),
+]
+Size = Annotated[int, typer.Option("--size", help="Side in pixels.")]
+Rgba = Annotated[bool, typer.Option("--rgba", help="Keep alpha instead of white.")]
+
 
 def render(
     avatar: Annotated[
         str,
         typer.Argument(metavar="AVATAR_DIR", help="An avatar's folder, or an OUT with only one."),
     ],
-    azimuth: Annotated[
-        str, typer.Option("--azimuth", help="Degrees, comma-separated; positive towards +x.")
-    ] = "0",
-    elevation: Annotated[
-        str, typer.Option("--elevation", help="Degrees, comma-separated; positive = from above.")
-    ] = "0",
-    fov: Annotated[float | None, typer.Option("--fov", help="Field of view in degrees.")] = None,
-    radius: Annotated[
-        float | None, typer.Option("--radius", help="Distance from the head's centre in metres.")
-    ] = None,
-    action: Annotated[
-        list[str] | None,
-        typer.Option("--action", help="ARKit action and weight, jawOpen=1; may be repeated."),
-    ] = None,
+    azimuth: Azimuth = "0",
+    elevation: Elevation = "0",
+    fov: Fov = None,
+    radius: Radius = None,
+    action: Action = None,
     clip: Annotated[
         str | None, typer.Option("--clip", help="Shipped motion clip, or a Live Link Face CSV.")
     ] = None,
-    size: Annotated[int, typer.Option("--size", help="Side in pixels.")] = 512,
+    size: Size = 512,
     out: Annotated[Path, typer.Option("--out", help="Folder for the images.")] = Path("renders"),
-    rgba: Annotated[bool, typer.Option("--rgba", help="Keep alpha instead of white.")] = False,
+    rgba: Rgba = False,
     video: Annotated[
         Path | None, typer.Option("--video", help="Write a video instead of images.")
     ] = None,
@@ -74,23 +82,14 @@ def render(
 def render_all(
     output: Annotated[str, typer.Argument(metavar="OUT", help="Output location of earlier runs.")],
     out: Annotated[str, typer.Option("--out", help="Folder or s3:// location for the views.")],
-    azimuth: Annotated[
-        str, typer.Option("--azimuth", help="Degrees, comma-separated; positive towards +x.")
-    ] = "0",
-    elevation: Annotated[
-        str, typer.Option("--elevation", help="Degrees, comma-separated; positive = from above.")
-    ] = "0",
-    fov: Annotated[float | None, typer.Option("--fov", help="Field of view in degrees.")] = None,
-    radius: Annotated[
-        float | None, typer.Option("--radius", help="Distance from the head's centre in metres.")
-    ] = None,
-    action: Annotated[
-        list[str] | None,
-        typer.Option("--action", help="ARKit action and weight, jawOpen=1; may be repeated."),
-    ] = None,
+    azimuth: Azimuth = "0",
+    elevation: Elevation = "0",
+    fov: Fov = None,
+    radius: Radius = None,
+    action: Action = None,
     clip: Annotated[str | None, typer.Option("--clip", help="Shipped motion clip.")] = None,
-    size: Annotated[int, typer.Option("--size", help="Side in pixels.")] = 512,
-    rgba: Annotated[bool, typer.Option("--rgba", help="Keep alpha instead of white.")] = False,
+    size: Size = 512,
+    rgba: Rgba = False,
     video: Annotated[bool, typer.Option("--video", help="A video instead of images.")] = False,
     workers: Annotated[
         int, typer.Option("--workers", help="Avatars at a time; 0 chooses from the cores.")
