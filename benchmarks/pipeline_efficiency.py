@@ -11,6 +11,7 @@ with Ray's defaults. The latter two only sleep: they neither store nor record an
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -129,6 +130,8 @@ def _cluster(gpus: int) -> Iterator[None]:
 
 def _runner(portraits: int, unit: float) -> dict[str, Any]:
     """The pipeline as ``fc4d run`` does it, from portraits to manifest."""
+    import ray
+
     from fc4d_ray.config import load_config
     from fc4d_ray.pipeline import run as runs
 
@@ -139,6 +142,7 @@ def _runner(portraits: int, unit: float) -> dict[str, Any]:
             (inputs / f"{number:04}.png").write_text(f"portrait {number}")
         config = Path(folder) / "config.yaml"
         config.write_text(_config(unit))
+        gpus = int(ray.cluster_resources()["GPU"])
         watch = _Watch()
         with watch.events(runs.RunSession), watch.processes():
             cpu, began = time.process_time(), time.monotonic()
@@ -153,8 +157,8 @@ def _runner(portraits: int, unit: float) -> dict[str, Any]:
     return {
         "seconds": seconds,
         "makespan_s": watch.makespan_s(),
-        "slots_held": watch.usage(unit, "held"),
-        "slots_working": watch.usage(unit, "working"),
+        "slots_held": watch.usage(unit, gpus, "held"),
+        "slots_working": watch.usage(unit, gpus, "working"),
         "own_cpu_s_per_portrait": own_s / portraits,
         "driver_cpu_s_per_portrait": driver_cpu_s / portraits,
         "ray_daemons_cpu_s_per_portrait": watch.daemons_cpu_s / portraits,
@@ -231,15 +235,14 @@ class _Watch:
         """From the first work to the last."""
         return self.changes[-1][0] - self.changes[0][0]
 
-    def usage(self, unit: float, kind: str) -> dict[str, float]:
+    def usage(self, unit: float, gpus: int, kind: str) -> dict[str, float]:
         """Mean number of trainings relative to the slots, beside the front and after it.
 
-        A steady state lasts from when its slots are full until no further training waits.
+        A steady state lasts from when its slots are full until no further training waits. The
+        slots are what fits beside the front pools that still have work at that moment.
         """
         front_end = max(t for t, stage, _ in self.changes if stage != "train")
         starts = sorted(t for t, stage, change in self.changes if stage == "train" and change > 0)
-        times = [t for t, *_ in self.samples]
-        count = {"held": self._held, "working": self._working}[kind]
         margin = _STEADY_MARGIN_UNITS * unit
         spans = {
             "beside_the_front": (starts[0] + margin, front_end - margin),
@@ -247,10 +250,11 @@ class _Watch:
         }
         found = {}
         for name, (begin, end) in spans.items():
-            counts = [count(t) for t in times if begin <= t <= end]
-            slots = max((self._held(t) for t in times if begin <= t <= end), default=0.0)
-            if len(counts) > 10 and slots:
-                found[name] = sum(counts) / len(counts) / slots
+            moments = [t for t, _ in self.samples if begin <= t <= end]
+            slots = sum(self._slots(t, gpus) for t in moments)
+            if len(moments) > 10 and slots:
+                count = {"held": self._held, "working": self._working}[kind]
+                found[name] = sum(count(t) for t in moments) / slots
         return found
 
     def _working(self, moment: float) -> float:
@@ -259,21 +263,31 @@ class _Watch:
     def _held(self, moment: float) -> float:
         """Trainings that hold their share: what is held, less the front's pools."""
         held = next((gpus for t, gpus in self.samples if t >= moment), 0.0)
-        return max(0.0, held - self._front_share(moment)) / SHARES["train"]
+        front = sum(size * SHARES[stage] for stage, size in self._pools_at_work(moment).items())
+        return max(0.0, held - front) / SHARES["train"]
 
-    def _front_share(self, moment: float) -> float:
-        """Share of the pools that still have work; a pool is as large as it was at its busiest."""
-        share = 0.0
+    def _slots(self, moment: float, gpus: int) -> int:
+        from fc4d_ray.pipeline.capacity import Pool, training_slots
+        from fc4d_ray.pipeline.hardware import Gpu, Hardware, Node
+        from fc4d_ray.pipeline.needs import Needs
+
+        def needs(stage: str) -> Needs:
+            return Needs((stage,), SHARES[stage], cpus=0.0, memory_gib=0.0, seconds=TIMES[stage])
+
+        hardware = Hardware((Node(cpus=2, memory_gib=0.0, gpus=(Gpu(),) * gpus),))
+        at_work = self._pools_at_work(moment)
+        front = [Pool(needs(stage), size, rate=0.0) for stage, size in at_work.items()]
+        return training_slots(hardware, front, needs("train"))
+
+    def _pools_at_work(self, moment: float) -> dict[str, int]:
+        """Front pools with work to come; a pool is as large as it was at its busiest."""
+        sizes = {}
         for stage in TIMES:
             changes = [(t, change) for t, name, change in self.changes if name == stage]
             if stage == "train" or not changes or moment > changes[-1][0]:
                 continue
-            size = busiest = 0
-            for _, change in changes:
-                size += change
-                busiest = max(busiest, size)
-            share += busiest * SHARES[stage]
-        return share
+            sizes[stage] = max(itertools.accumulate(change for _, change in changes))
+        return sizes
 
 
 def _daemons_cpu_s() -> float:
