@@ -17,8 +17,10 @@ from fc4d_ray.images import smoothstep
 COLUMNS = 33
 """Points along an arch, odd so that one lies on the mid-line."""
 
-TEETH_PER_ROW = 12
+TEETH_PER_ROW = 14
 _AROUND = 24  # points on a ring of the mouth bag
+_ROUNDNESS = 2.8
+"""Exponent of the arch: canines stand a centimetre behind the incisors, molars three."""
 _ROWS = 6  # root … edge on the front wall, then edge … root on the back wall
 
 
@@ -37,10 +39,10 @@ def make_teeth(landmarks: NDArray[np.floating]) -> TeethRows:
     left, right = landmarks[54], landmarks[48]
     width = np.linalg.norm(left - right)
     centre = 0.5 * (landmarks[62] + landmarks[66])
-    # Anatomy: the arch is a little narrower than the mouth and lies behind the lips; the edges
-    # of the upper incisors hang just below the line where the lips meet.
-    upper = _row(centre + np.array([0, -0.0015, -0.0105]), width * 0.43, height=0.0105, sign=1.0)
-    lower = _row(centre + np.array([0, -0.002, -0.013]), width * 0.40, height=0.0095, sign=-1.0)
+    # Anatomy: the arch is as wide as the mouth at rest, for a smile bares molars, and lies behind
+    # the lips; the edges of the upper incisors hang a little below the line where the lips meet.
+    upper = _row(centre + np.array([0, -0.0035, -0.0105]), width * 0.50, height=0.0105, sign=1.0)
+    lower = _row(centre + np.array([0, -0.002, -0.013]), width * 0.47, height=0.0095, sign=-1.0)
     faces = _strip_faces()
     count = len(upper)
     mirror = np.arange(count).reshape(_ROWS, COLUMNS)[:, ::-1].ravel()
@@ -70,10 +72,10 @@ def make_mouth_bag(landmarks: NDArray[np.floating]) -> MouthBag:
     # It begins behind the incisors, which it must not hide.
     # Per ring: half width in mouth widths, half height, depth, how far the corners lie behind.
     rings = (
-        (0.47, 0.0125, 0.0130, 0.010),
-        (0.52, 0.0135, 0.0200, 0.009),
-        (0.50, 0.0140, 0.0310, 0.007),
-        (0.34, 0.0100, 0.0430, 0.003),
+        (0.54, 0.0125, 0.0130, 0.008),
+        (0.58, 0.0135, 0.0200, 0.007),
+        (0.57, 0.0140, 0.0310, 0.007),
+        (0.38, 0.0100, 0.0430, 0.003),
         (0.02, 0.0010, 0.0490, 0.0),
     )
     points = [
@@ -114,7 +116,9 @@ def tooth_row_shade() -> NDArray[np.float32]:
 def _row(edge_centre: NDArray, half_width: float, height: float, sign: float) -> NDArray:
     """One arch (rows * columns, 3); ``sign`` +1 for the upper row, whose roots point up."""
     t = np.linspace(-1, 1, COLUMNS)
-    arch = np.stack([half_width * t, np.zeros(COLUMNS), -1.15 * half_width * np.abs(t) ** 2.0], 1)
+    arch = np.stack(
+        [half_width * t, np.zeros(COLUMNS), -1.1 * half_width * np.abs(t) ** _ROUNDNESS], 1
+    )
     lift = np.array([1.0, 0.5, 0.0, 0.0, 0.5, 1.0]) * height * sign
     inward = np.array([0.0012, 0.0002, 0.0, 0.0035, 0.005, 0.006])
     rows = [

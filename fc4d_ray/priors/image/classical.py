@@ -3,7 +3,7 @@
 The order is the paper's (section 3.2): the view of the back is completed first; it and the
 reference are the anchors; every other view is what the anchors show of it, warped by depth and
 weighted by how squarely the anchor saw the surface. Where neither did, the reference's mirror
-image lends its detail, and hair gets strands synthesised from the portrait's own.
+image lends its detail, and hair and skin get texture synthesised from the portrait's own.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from torch import Tensor
 from fc4d_ray.cameras import Camera
 from fc4d_ray.errors import ConfigError
 from fc4d_ray.images import smoothstep
-from fc4d_ray.portraits.regions import HAIR
-from fc4d_ray.priors.image.hair_detail import hair_detail_sheet, wrap_sheet
+from fc4d_ray.portraits.regions import HAIR, SKIN
+from fc4d_ray.priors.image.surface_detail import detail_sheet, even_skin, wrap_sheet
 from fc4d_ray.priors.shape.surface_colour import Material, without_borders
 from fc4d_ray.priors.shape.views import REFERENCE, ShapeView
 from fc4d_ray.warping import (
@@ -66,6 +66,8 @@ class ClassicalImageConfig:
     second."""
     hair_strength: float = 0.9
     """Contrast of synthesised hair strands against the portrait's."""
+    skin_strength: float = 0.7
+    """Contrast of synthesised skin against the portrait's."""
 
     def __post_init__(self) -> None:
         low, high = self.grazing_cosine
@@ -114,21 +116,30 @@ def complete_views(
     anchor = _reference_anchor(reference, portrait, matte, labels, config)
     metres_per_px = float(np.linalg.norm(reference.camera.position)) / reference.camera.K[0, 0]
     sure_hair = (labels == HAIR) & (cv2.erode(matte, np.ones((7, 7), np.uint8)) > 220)
-    sheet = hair_detail_sheet(portrait.astype(np.float32) / 255, sure_hair, metres_per_px, seed)
+    picture = portrait.astype(np.float32) / 255
+    calm_skin = even_skin(picture, labels == SKIN, metres_per_px)
+    sheets = {
+        Material.HAIR: detail_sheet(
+            picture, sure_hair, metres_per_px, seed, coarsest_m=0.007, has_strands=True
+        ),
+        Material.SKIN: detail_sheet(
+            picture, calm_skin, metres_per_px, seed, coarsest_m=0.003, has_strands=False
+        ),
+    }
     back_view = max(
         (v for v in views if v.name != REFERENCE), key=lambda v: _turn_from(v, reference)
     )
-    back_completed = _compose(back_view, [anchor], sheet, config)
+    back_completed = _compose(back_view, [anchor], sheets, config)
     back = _back_anchor(back_view, back_completed, config)
     completed = []
     for view in views:
         if view.name == REFERENCE:
-            beyond = _compose(view, [anchor, back], sheet, config)
+            beyond = _compose(view, [anchor, back], sheets, config)
             completed.append(reference_view(view, portrait, matte, inside, beyond))
         elif view.name == back_view.name:
             completed.append(back_completed)
         else:
-            completed.append(_compose(view, [anchor, back], sheet, config))
+            completed.append(_compose(view, [anchor, back], sheets, config))
     return completed
 
 
@@ -171,7 +182,7 @@ def _back_anchor(view: ShapeView, completed: CompletedView, config) -> _Anchor:
 def _compose(
     view: ShapeView,
     anchors: list[_Anchor],
-    sheet: NDArray[np.float32] | None,
+    sheets: dict[Material, NDArray[np.float32] | None],
     config: ClassicalImageConfig,
 ) -> CompletedView:
     """What the anchors show of a view, over its completed coarse colour."""
@@ -189,8 +200,10 @@ def _compose(
         layers.append((kind, sharp, _feathered(warped.image[3] * warped.visible)))
     layers.append((Provenance.MIRROR, *_mirrored_detail(view, reference, coarse, tolerance)))
     result = coarse.clone()
-    if sheet is not None:
-        result = result + _strands(view, sheet) * config.hair_strength
+    strengths = {Material.HAIR: config.hair_strength, Material.SKIN: config.skin_strength}
+    for material, sheet in sheets.items():
+        if sheet is not None:
+            result = result + _detail(view, sheet, material) * strengths[material]
     label = torch.full(depth.shape, int(Provenance.COMPLETED))
     remaining = torch.ones_like(depth)
     total = torch.zeros_like(result)
@@ -238,13 +251,12 @@ def _mirrored_detail(
     return (coarse + warped[:3]).clamp(0, 1), _feathered(weight)
 
 
-def _strands(view: ShapeView, sheet: NDArray[np.float32]) -> Tensor:
-    """Hair detail (3, H, W) on the view's hair pixels."""
+def _detail(view: ShapeView, sheet: NDArray[np.float32], material: Material) -> Tensor:
+    """Synthesised detail (3, H, W) on the view's pixels of a material."""
     detail = np.zeros((*view.depth.shape, 3), np.float32)
     if view.material is not None:
-        hair = view.material == Material.HAIR
         points = lift(torch.from_numpy(view.depth), view.camera).numpy()
-        detail = wrap_sheet(sheet, points) * hair[..., None]
+        detail = wrap_sheet(sheet, points) * (view.material == material)[..., None]
     return torch.from_numpy(detail).permute(2, 0, 1)
 
 

@@ -22,7 +22,10 @@ from fc4d_ray.heads.rig import Region
 from fc4d_ray.heads.teeth import tooth_row_shade
 from fc4d_ray.images import smoothstep
 from fc4d_ray.portraits.regions import CLOTHING, HAIR, SKIN
+from fc4d_ray.priors.shape.crevices import crevice_light
 from fc4d_ray.rendering.mesh import rasterize_mesh
+
+_NECKLINE_M, _NECKLINE_NEIGHBOURS, _NECKLINE_ROUNDS = 0.012, 48, 6
 
 
 class Material(IntEnum):
@@ -70,11 +73,16 @@ def complete_surface_colour(
     )
     agrees |= np.isin(material, (Material.EYE, Material.TEETH, Material.MOUTH))
     seen = sight.weight * agrees * reliable
+    known = np.maximum(seen, np.where(mirror >= 0, seen[mirror], 0))
+    # What the portrait shows has its light already.
+    light = 1 + (_light(vertices, faces, material) - 1) * (1 - known)
     result = np.zeros((len(vertices), 3))
     for kind in (Material.SKIN, Material.HAIR, Material.CLOTHING):
         rows = np.flatnonzero(material == kind)
         if len(rows):
-            result[rows] = _diffuse(vertices, material, colour, seen, mirror, kind, reliable)
+            even = colour / light[:, None]
+            filled = _diffuse(vertices, material, even, seen, mirror, kind)
+            result[rows] = (filled * light[rows, None]).clip(0, 1)
     _paint_inner(result, vertices, region, colour, seen, material)
     return SurfaceColour(result.astype(np.float32), material, seen.astype(np.float32))
 
@@ -155,7 +163,19 @@ def _materials(vertices, region, sight: _Sight, labels) -> NDArray[np.uint8]:
     back = torso & ~front
     covered = (vertices[:, 1] < collar) | (cloth.any() & (np.abs(vertices[:, 0]) > 0.07))
     material[back] = np.where(covered[back], Material.CLOTHING, Material.SKIN)
+    material[torso] = _rounded(vertices[torso], material[torso], known[torso])
     return material
+
+
+def _rounded(points, material, known) -> NDArray[np.uint8]:
+    """Skin or clothing as most of the neighbourhood is: a neckline has no steps and no corners."""
+    distance, index = cKDTree(points).query(points, min(_NECKLINE_NEIGHBOURS, len(points)))
+    weight = np.exp(-np.square(distance / _NECKLINE_M))
+    weight /= weight.sum(1, keepdims=True)
+    cloth = (material == Material.CLOTHING).astype(float)
+    for _ in range(_NECKLINE_ROUNDS):
+        cloth = np.where(known, cloth, (weight * cloth[index]).sum(1))
+    return np.where(cloth > 0.5, Material.CLOTHING, Material.SKIN).astype(np.uint8)
 
 
 def _blurred(portrait, matte, labels) -> NDArray[np.float32]:
@@ -175,7 +195,24 @@ def _blurred(portrait, matte, labels) -> NDArray[np.float32]:
     return result.transpose(2, 0, 1)
 
 
-def _diffuse(vertices, material, colour, seen, mirror, kind, reliable) -> NDArray[np.float64]:
+def _light(vertices, faces, material) -> NDArray[np.float64]:
+    """How much of even light reaches skin (V,); hair and clothing are coloured as they are."""
+    import torch
+
+    from fc4d_ray.rendering.mesh import vertex_normals
+
+    light = np.ones(len(vertices))
+    skin = np.flatnonzero(material == Material.SKIN)
+    if len(skin):
+        normals = vertex_normals(
+            torch.as_tensor(vertices).double(), torch.as_tensor(np.asarray(faces)).long()
+        ).numpy()
+        hair = vertices[material == Material.HAIR]
+        light[skin] = crevice_light(vertices[skin], normals[skin], hair)
+    return light
+
+
+def _diffuse(vertices, material, colour, seen, mirror, kind) -> NDArray[np.float64]:
     """Membrane interpolation over the kind's own vertices, data where they were seen."""
     rows = np.flatnonzero(material == kind)
     points = vertices[rows]
@@ -201,7 +238,7 @@ def _diffuse(vertices, material, colour, seen, mirror, kind, reliable) -> NDArra
     data = 2.0 * weight + 1e-5
     system = (laplacian + diags(data)).tocsc()
     right = 2.0 * weight[:, None] * value + 1e-5 * mean
-    return np.stack([spsolve(system, right[:, c]) for c in range(3)], 1).clip(0, 1)
+    return np.stack([spsolve(system, right[:, c]) for c in range(3)], 1)
 
 
 def _paint_inner(result, vertices, region, colour, seen, material) -> None:

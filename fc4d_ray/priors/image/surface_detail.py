@@ -1,8 +1,8 @@
-"""Hair texture for where nobody saw the hair: strands copied from where somebody did.
+"""Texture for where nobody saw the surface: strands and pores copied from where somebody did.
 
-Small patches of the portrait's hair, turned so that their strands run down, are laid over each
-other into one sheet, which is then wrapped round the head as a cylinder. Only the detail is used
-(what a blur takes away); colour comes from the completed surface.
+Small patches of the portrait's hair, turned so that their strands run down, or of its even skin are
+laid over each other into one sheet, which is then wrapped round the head as a cylinder. Only the
+detail is used (what a blur takes away); colour comes from the completed surface.
 """
 
 from __future__ import annotations
@@ -16,22 +16,29 @@ SHEET_WIDTH = 1024
 SHEET_HEIGHT = 512
 
 
-def hair_detail_sheet(
+def detail_sheet(
     image: NDArray[np.float32],  # [S, S, 3] 0…1
-    hair: NDArray[np.bool_],  # [S, S] pixels surely hair
+    sure: NDArray[np.bool_],  # [S, S] pixels surely of the material
     metres_per_px: float,
     seed: int,
+    *,
+    coarsest_m: float,
+    has_strands: bool,
 ) -> NDArray[np.float32] | None:
-    """Detail (SHEET_HEIGHT, SHEET_WIDTH, 3) around 0, periodic in x; None for too little hair."""
+    """Detail (SHEET_HEIGHT, SHEET_WIDTH, 3) around 0, periodic in x; None for too little of it.
+
+    Structure coarser than ``coarsest_m`` is left out. Patches with strands are turned so that
+    these run down the sheet, others at random.
+    """
     sheet_px = SHEET_HEIGHT_M / SHEET_HEIGHT
     patch = round(0.022 / metres_per_px)
     patch = max(9, patch | 1)
-    detail = _high_pass(image, hair, sigma=0.007 / metres_per_px)
-    room = cv2.distanceTransform(hair.astype(np.uint8), cv2.DIST_L2, 5)
+    detail = _high_pass(image, sure, sigma=coarsest_m / metres_per_px)
+    room = cv2.distanceTransform(sure.astype(np.uint8), cv2.DIST_L2, 5)
     rows, columns = np.nonzero(room > 0.55 * patch)
     if len(rows) < 50:
         return None
-    angle = _strand_angle(image, hair, patch)
+    angle = _strand_angle(image, sure, patch) if has_strands else None
     generator = np.random.default_rng(seed)
     size = max(8, round(patch * metres_per_px / sheet_px))
     window = np.outer(np.hanning(size + 2), np.hanning(size + 2))[1:-1, 1:-1].astype(np.float32)
@@ -41,15 +48,31 @@ def hair_detail_sheet(
     for top in range(0, SHEET_HEIGHT, step):
         for left in range(0, SHEET_WIDTH, step):
             pick = generator.integers(len(rows))
-            tile = _turned_patch(
-                detail, rows[pick], columns[pick], angle[rows[pick], columns[pick]], patch, size
-            )
+            place = rows[pick], columns[pick]
+            turn = generator.uniform(0, 2 * np.pi) if angle is None else angle[place]
+            tile = _turned_patch(detail, *place, turn, patch, size)
             at = (np.arange(left, left + size) % SHEET_WIDTH)[None]
             down = np.arange(top, top + size)[:, None]
             total[down, at] += tile * window[..., None]
             energy[down, at] += window[..., None] ** 2
     # Dividing by the root of the energy keeps the contrast that plain averaging would lose.
     return (total / np.sqrt(energy))[:SHEET_HEIGHT].clip(-0.35, 0.35)
+
+
+def even_skin(
+    image: NDArray[np.float32],  # [S, S, 3] 0…1
+    skin: NDArray[np.bool_],  # [S, S]
+    metres_per_px: float,
+) -> NDArray[np.bool_]:
+    """Skin without features (eyes, brows, lips, a shadow's edge): the calmer half of it."""
+    sigma = 0.006 / metres_per_px
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    solid = cv2.erode(skin.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    if not solid.any():
+        return solid
+    contrast = np.abs(_high_pass(grey[..., None].repeat(3, 2), skin, sigma)[..., 0])
+    unrest = cv2.GaussianBlur(contrast, (0, 0), sigma)
+    return solid & (unrest < np.median(unrest[solid]))
 
 
 def wrap_sheet(sheet: NDArray[np.float32], points: NDArray[np.floating]) -> NDArray[np.float32]:

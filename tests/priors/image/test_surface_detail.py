@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from fc4d_ray.priors.image.hair_detail import (
+from fc4d_ray.priors.image.surface_detail import (
     SHEET_HEIGHT,
     SHEET_WIDTH,
-    hair_detail_sheet,
+    detail_sheet,
+    even_skin,
     wrap_sheet,
 )
 
 METRES_PER_PX = 0.0012
+HAIR = {"coarsest_m": 0.007, "has_strands": True}
+SKIN = {"coarsest_m": 0.003, "has_strands": False}
 
 
 def _stripes(angle_deg: float, size: int = 160) -> np.ndarray:
@@ -28,7 +31,7 @@ def _all_hair(size: int = 160) -> np.ndarray:
 
 def test_strands_of_any_direction_run_down_the_sheet() -> None:
     for angle in (0, 30, 90, 140):
-        sheet = hair_detail_sheet(_stripes(angle), _all_hair(), METRES_PER_PX, seed=0)
+        sheet = detail_sheet(_stripes(angle), _all_hair(), METRES_PER_PX, seed=0, **HAIR)
         grey = sheet.mean(-1)
         along = np.abs(np.diff(grey, axis=0)).mean()
         across = np.abs(np.diff(grey, axis=1)).mean()
@@ -36,7 +39,7 @@ def test_strands_of_any_direction_run_down_the_sheet() -> None:
 
 
 def test_the_sheet_is_detail_around_zero_and_closes_round_the_head() -> None:
-    sheet = hair_detail_sheet(_stripes(20), _all_hair(), METRES_PER_PX, seed=0)
+    sheet = detail_sheet(_stripes(20), _all_hair(), METRES_PER_PX, seed=0, **HAIR)
     assert sheet.shape == (SHEET_HEIGHT, SHEET_WIDTH, 3)
     assert abs(sheet.mean()) < 0.01
     assert 0.05 < sheet.std() < 0.2
@@ -46,21 +49,21 @@ def test_the_sheet_is_detail_around_zero_and_closes_round_the_head() -> None:
 
 def test_flat_hair_gives_flat_detail_and_little_hair_none() -> None:
     flat = np.full((160, 160, 3), 0.3, np.float32)
-    assert np.abs(hair_detail_sheet(flat, _all_hair(), METRES_PER_PX, seed=0)).max() < 1e-3
+    assert np.abs(detail_sheet(flat, _all_hair(), METRES_PER_PX, seed=0, **HAIR)).max() < 1e-3
     few = np.zeros((160, 160), bool)
     few[80:86, 80:86] = True
-    assert hair_detail_sheet(flat, few, METRES_PER_PX, seed=0) is None
+    assert detail_sheet(flat, few, METRES_PER_PX, seed=0, **HAIR) is None
 
 
 def test_equal_seeds_give_equal_sheets() -> None:
     one, two, other = (
-        hair_detail_sheet(_stripes(20), _all_hair(), METRES_PER_PX, seed=s) for s in (3, 3, 4)
+        detail_sheet(_stripes(20), _all_hair(), METRES_PER_PX, seed=s, **HAIR) for s in (3, 3, 4)
     )
     assert one.tobytes() == two.tobytes() != other.tobytes()
 
 
 def test_wrapping_depends_on_the_place_alone_and_has_no_seam_behind() -> None:
-    sheet = hair_detail_sheet(_stripes(20), _all_hair(), METRES_PER_PX, seed=0)
+    sheet = detail_sheet(_stripes(20), _all_hair(), METRES_PER_PX, seed=0, **HAIR)
     points = np.random.default_rng(0).uniform(-0.1, 0.1, (6, 5, 3))
     wrapped = wrap_sheet(sheet, points)
     assert wrapped.shape == (6, 5, 3)
@@ -69,3 +72,24 @@ def test_wrapping_depends_on_the_place_alone_and_has_no_seam_behind() -> None:
     behind = [np.stack([np.full_like(y, s * 1e-5), y, np.full_like(y, -0.1)], -1) for s in (1, -1)]
     left, right = (wrap_sheet(sheet, p) for p in behind)
     assert np.abs(left - right).mean() < 0.05
+
+
+def test_skin_has_no_direction() -> None:
+    sheet = detail_sheet(_stripes(0), _all_hair(), METRES_PER_PX, seed=0, **SKIN)
+    grey = sheet.mean(-1)
+    along, across = (np.abs(np.diff(grey, axis=axis)).mean() for axis in (0, 1))
+    assert 0.8 < along / across < 1.25
+
+
+def test_even_skin_keeps_clear_of_features() -> None:
+    generator = np.random.default_rng(0)
+    face = np.full((160, 160, 3), 0.6, np.float32)
+    face += generator.normal(0, 0.01, (160, 160, 1)).astype(np.float32)
+    face[60:80, 40:120] = 0.1  # brows
+    skin = np.zeros((160, 160), bool)
+    skin[10:-10, 10:-10] = True
+    even = even_skin(face, skin, METRES_PER_PX)
+    assert 0.3 * skin.sum() < even.sum() < 0.6 * skin.sum()
+    assert not even[55:85, 35:125].any()
+    assert not even[~skin].any()
+    assert not even_skin(face, np.zeros_like(skin), METRES_PER_PX).any()
