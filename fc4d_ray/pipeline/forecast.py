@@ -47,9 +47,7 @@ class Forecast:
                 "            not all of these fit beside each other: they take turns, each with "
                 "the whole cluster"
             )
-        lines.append(
-            f"rate        {_rate(capacity.rate)}, bottleneck {capacity.bottleneck.needs.name}"
-        )
+        lines.append(self._rate_line())
         lines.append(f"time        {format_duration(self.seconds)} for {self.portraits} portraits")
         if capacity.hardware.gpus:
             lines += self._gpu_lines()
@@ -59,11 +57,21 @@ class Forecast:
             lines.append(f"times       not measured here yet: {', '.join(names)}")
         return lines
 
+    def _rate_line(self) -> str:
+        bottleneck = self.capacity.bottleneck.needs.name
+        if not self.portraits:
+            return f"rate        {_rate(self.capacity.rate)}, bottleneck {bottleneck}"
+        average = self.portraits / self.seconds
+        return f"rate        {_rate(average)} from start to end, bottleneck {bottleneck}"
+
     def _pool_line(self, pool: Pool, width: int) -> str:
         needs = pool.needs
         kind = "slots" if pool is self.capacity.training else "workers"
         each = f"{needs.gpus:g} GPU each" if needs.gpus else f"{needs.cpus:g} CPU each"
         parts = [f"{pool.size:>4} {kind:<7} {each}"]
+        alone = min(self.capacity.training_alone, self.portraits)
+        if pool is self.capacity.training and alone > pool.size:
+            parts.append(f"{alone} of them once the front is through")
         if needs.kinds:
             parts.append(f"on {', '.join(needs.kinds)}")
         parts.append(f"{format_duration(needs.seconds)} a portrait, {_rate(pool.rate)}")

@@ -22,21 +22,23 @@ class GpuType:
     bandwidth_gb_s: float
     """Memory bandwidth by the vendor's data sheet: what sampling networks and splatting wait for
     most, hence our first guess of relative speed. Measured stage times replace the guess."""
+    host_memory_gib: float
+    """Of cloud machines with such GPUs, per GPU: the least among the common ones."""
 
 
 GPU_TYPES: Mapping[str, GpuType] = {
     kind.name: kind
     for kind in (
-        GpuType("T4", 16, 320),
-        GpuType("V100", 16, 900),
-        GpuType("L4", 24, 300),
-        GpuType("A10G", 24, 600),
-        GpuType("L40S", 48, 864),
-        GpuType("A100", 40, 1555),
-        GpuType("A100-80G", 80, 2039),
-        GpuType("H100", 80, 3350),
-        GpuType("H200", 141, 4800),
-        GpuType("B200", 180, 8000),
+        GpuType("T4", 16, 320, 48),
+        GpuType("V100", 16, 900, 61),
+        GpuType("L4", 24, 300, 48),
+        GpuType("A10G", 24, 600, 48),
+        GpuType("L40S", 48, 864, 96),
+        GpuType("A100", 40, 1555, 85),
+        GpuType("A100-80G", 80, 2039, 144),
+        GpuType("H100", 80, 3350, 234),
+        GpuType("H200", 141, 4800, 234),
+        GpuType("B200", 180, 8000, 234),
     )
 }
 REFERENCE_GPU = "H100"
@@ -114,15 +116,22 @@ class Hardware:
 
     @classmethod
     def imagined(
-        cls, gpus: Mapping[str, int], *, cpus_per_gpu: float = 12, memory_gib_per_gpu: float = 64
+        cls,
+        gpus: Mapping[str, int],
+        *,
+        cpus_per_gpu: float = 12,
+        memory_gib_per_gpu: float | None = None,
     ) -> Hardware:
         """A cluster on paper, one GPU per node, which shares like any other.
 
-        Raises ``ConfigError`` for a type nobody knows.
+        Host memory is by default what clouds pair such a GPU with. Raises ``ConfigError`` for a
+        type nobody knows.
         """
         nodes: list[Node] = []
         for kind, count in gpus.items():
-            nodes += [Node(cpus_per_gpu, memory_gib_per_gpu, (Gpu(known_type(kind)),))] * count
+            name = known_type(kind)
+            memory_gib = memory_gib_per_gpu or GPU_TYPES[name].host_memory_gib
+            nodes += [Node(cpus_per_gpu, memory_gib, (Gpu(name),))] * count
         return cls(tuple(nodes))
 
 

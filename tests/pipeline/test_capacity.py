@@ -188,10 +188,27 @@ def test_a_forecast_names_cost_and_origin_of_its_times() -> None:
     text = "\n".join(forecast.lines())
     assert "8x H100" in text and "bottleneck train+publish" in text
     assert "train (estimate)" in text
+    average = 3600 * 1000 / forecast.seconds
+    assert f"rate        {average:.3g} portraits/h from start to end" in text
     paid = forecast.gpu_hours_paid
     assert f"{paid * 2:.2f} per avatar" in text
     assert paid * 1000 == pytest.approx(8 * forecast.seconds / 3600)
     assert paid >= forecast.gpu_hours_worked
+
+
+def test_a_forecast_tells_what_trainings_take_over_from_the_front() -> None:
+    forecast = forecast_on_paper(load_config("paper", []), 1000, {"H100": 16})
+    assert "96 of them once the front is through" in "\n".join(forecast.lines())
+
+
+def test_machines_on_paper_have_the_host_memory_of_their_kind() -> None:
+    needs_much = ["run.stages.train.gpus=0.1", "run.stages.train.memory_gib=40"]
+    slots = {}
+    for kind in ("L4", "H100"):
+        forecast = forecast_on_paper(load_config(None, needs_much), 10**6, {kind: 1})
+        assert forecast.capacity.training is not None
+        slots[kind] = forecast.capacity.training.size
+    assert slots["L4"] == 1 < slots["H100"] == 5
 
 
 def test_rays_nodes_become_machines() -> None:
