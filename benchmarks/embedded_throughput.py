@@ -2,8 +2,8 @@
 
     python benchmarks/embedded_throughput.py --work DIR --count 20 --json embedded_throughput.json
 
-Makes synthetic portraits (or takes those named), then does the same ones twice into fresh outputs:
-with ``--runner local`` in one process, and with ``--runner ray``. Reports portraits an hour, the
+Makes synthetic portraits (or takes those named), then does them twice into fresh outputs: with
+``--runner local`` in one process, and with ``--runner ray``. Reports portraits an hour, the
 peak memory of all processes together (proportional set size, sampled), and the time lost to Ray:
 what the run took beyond its stages' time shared among its workers. Both runs load their models
 anew; run it on an idle machine.
@@ -74,14 +74,18 @@ def main() -> None:
     parser.add_argument("portraits", nargs="*", help="images; synthetic people if absent")
     parser.add_argument("--count", type=int, default=20, help="number of synthetic people")
     parser.add_argument("--work", type=Path, required=True, help="folder for portraits and outputs")
+    parser.add_argument(
+        "--alone", type=int, help="do only the first so many one at a time, which saves hours"
+    )
     parser.add_argument("--config", default="embedded")
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     parser.add_argument("--json", type=Path, help="write the figures there")
     arguments = parser.parse_args()
     portraits = arguments.portraits or make_portraits(arguments.work / "people", arguments.count)
+    alone = arguments.alone or len(portraits)
     found = [
-        measure(runner, portraits, arguments.work, arguments.config, arguments.overrides)
-        for runner in RUNNERS
+        measure(runner, some, arguments.work, arguments.config, arguments.overrides)
+        for runner, some in zip(RUNNERS, (portraits[:alone], portraits), strict=True)
     ]
     if arguments.json:
         document = {"host": _host(), "runs": [asdict(figures) for figures in found]}
