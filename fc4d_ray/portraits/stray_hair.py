@@ -1,8 +1,8 @@
 """Collars that were taken for hair, and glints on hair that were taken for skin.
 
 Dark clothing beside the neck looks like hair and lies where long hair lies. Hair on the head says
-what this person's hair looks like: a patch below the chin of another colour is clothing. A small
-light patch in the middle of hair or headwear is part of it.
+what this person's hair looks like: a patch below the nose of another colour, or one that nothing
+joins to that hair, is clothing. A small light patch in the midst of hair or headwear is part of it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fc4d_ray.portraits.geometry_prior import BACKGROUND, CLOTHING, HAIR, SKIN
 
-_CHIN, _NOSE = 8, 30
+_NOSE, _NOSE_BASE = 30, 33
 _ISLAND = 0.004
 """Largest share of the crop that a patch of skin in the midst of hair may take up."""
 _SURROUNDED = 0.7
@@ -26,21 +26,23 @@ def without_stray_hair(
     crop: NDArray[np.uint8],  # (S, S, 3) RGB
     landmarks: NDArray[np.floating],  # (68, 2) px
 ) -> NDArray[np.uint8]:
-    """Labels with hair below the chin kept only where it has the colours of the head's hair."""
+    """Labels with hair below the nose kept where it joins the head's hair and has its colours."""
     rows = np.arange(labels.shape[0])[:, None]
     hair = labels == HAIR
     on_head = hair & (rows < landmarks[_NOSE, 1])
-    below = hair & (rows > landmarks[_CHIN, 1] - 0.01 * labels.shape[0])
+    below = hair & (rows > landmarks[_NOSE_BASE, 1])
     if on_head.sum() < 100:
         return labels
     labels = _without_skin_islands(labels)
     if not below.any():
         return labels
+    labels = _without_loose_hair(labels, landmarks[_NOSE_BASE, 1])
     smooth = cv2.GaussianBlur(crop, (0, 0), labels.shape[0] / 150)
     cells = (cv2.cvtColor(smooth, cv2.COLOR_RGB2LAB).astype(int) * _CELLS) // 256
     likelihood = _histogram(cells[on_head])[tuple(cells.transpose(2, 0, 1))]
     usual = np.percentile(likelihood[on_head], 8)
     result = labels.copy()
+    below &= labels == HAIR
     strange = (below & (likelihood < usual)).astype(np.uint8)
     # A patch decides as a whole, so that dark hair keeps its highlights.
     share = cv2.blur(strange.astype(np.float32), (25, 25))
@@ -61,6 +63,16 @@ def _without_skin_islands(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         shore = shore[shore != BACKGROUND]
         if len(shore) and (shore == HAIR).mean() > _SURROUNDED:
             result[island > 0] = HAIR
+    return result
+
+
+def _without_loose_hair(labels: NDArray[np.uint8], level: float) -> NDArray[np.uint8]:
+    """Labels with patches of hair that lie wholly below a row made clothing: nothing holds them."""
+    count, patches, stats, _ = cv2.connectedComponentsWithStats((labels == HAIR).astype(np.uint8))
+    result = labels.copy()
+    for patch in range(1, count):
+        if stats[patch, cv2.CC_STAT_TOP] > level:
+            result[patches == patch] = CLOTHING
     return result
 
 

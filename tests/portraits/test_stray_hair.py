@@ -50,3 +50,15 @@ def test_a_collar_of_another_colour_is_clothing() -> None:
     result = without_stray_hair(labels, image, LANDMARKS)
     assert (result[190:230, 60:180] == CLOTHING).all()
     assert (result[40:100][labels[40:100] == HAIR] == HAIR).all()
+
+
+def test_hair_that_nothing_joins_to_the_head_is_clothing() -> None:
+    labels, image = _scene()
+    collar = np.s_[200:225, 60:110]
+    labels[collar], image[collar] = HAIR, (70, 45, 30)
+    lock = np.s_[140:225, 185:195]
+    labels[lock], image[lock] = HAIR, (70, 45, 30)
+    labels[120:150, 180:195], image[120:150, 180:195] = HAIR, (70, 45, 30)
+    result = without_stray_hair(labels, image, LANDMARKS)
+    assert (result[collar] == CLOTHING).all()
+    assert (result[lock] == HAIR).all(), "long hair hangs from the head"

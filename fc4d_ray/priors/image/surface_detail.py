@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 SHEET_HEIGHT_M = 0.5
 SHEET_WIDTH = 1024
 SHEET_HEIGHT = 512
+_STRAND_PX = 9.0
+"""Standard deviation, down the sheet, of the blur that makes strands of patches."""
 
 
 def detail_sheet(
@@ -56,7 +58,17 @@ def detail_sheet(
             total[down, at] += tile * window[..., None]
             energy[down, at] += window[..., None] ** 2
     # Dividing by the root of the energy keeps the contrast that plain averaging would lose.
-    return (total / np.sqrt(energy))[:SHEET_HEIGHT].clip(-0.35, 0.35)
+    sheet = (total / np.sqrt(energy))[:SHEET_HEIGHT].mean(-1, keepdims=True)
+    if has_strands:
+        sheet = _combed(sheet)
+    # Lightness alone: neighbouring colours of headwear would be speckles.
+    return sheet.clip(-0.35, 0.35).repeat(3, -1)
+
+
+def _combed(sheet: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Strands longer than the patches they came from, as contrasty as before."""
+    longer = cv2.GaussianBlur(sheet, (0, 0), sigmaX=0.5, sigmaY=_STRAND_PX)[..., None]
+    return longer * (sheet.std() / max(float(longer.std()), 1e-6))
 
 
 def even_skin(

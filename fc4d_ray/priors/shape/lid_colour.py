@@ -31,7 +31,7 @@ _CLEAR_OF_LASHES_M = 0.0035
 """Skin nearer to the open eye's outline is mixed with lashes and lends none."""
 _LASH_M = (0.0010, 0.0022)
 """Height over the lid's edge up to which lashes are full, and at which they end."""
-_LID_SHADOW, _SHADOW_M = 0.6, 0.007
+_LID_SHADOW, _SHADOW_M = 0.45, 0.005
 """How much darker a shut lid is at its edge, where it turns down, and up to which height."""
 _MOVING_SHARE = 0.3
 """Skin that moves by more than this share of the largest way is the lid that shuts."""

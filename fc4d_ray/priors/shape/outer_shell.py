@@ -21,6 +21,7 @@ from fc4d_ray.errors import ConfigError
 from fc4d_ray.heads.rig import HeadRig, Region
 from fc4d_ray.images import smoothstep
 from fc4d_ray.portraits.regions import CLOTHING, HAIR, SKIN
+from fc4d_ray.priors.shape.hair_profile import fill_dents
 from fc4d_ray.rendering.mesh import rasterize_mesh
 
 
@@ -236,8 +237,10 @@ def _occupancy(
     if view.is_bald:
         carved |= points[:, 1] > _NAPE_Y
     margin = np.where(carved, -config.voxel_m, margin)
-    occupancy = np.clip(0.5 + margin / (2 * config.voxel_m), 0, 1)
-    return occupancy.astype(np.float32), thin.astype(np.float32)
+    occupancy = np.clip(0.5 + margin / (2 * config.voxel_m), 0, 1).astype(np.float32)
+    may_fill = (label == HAIR) & (outline > 0) & ~carved
+    occupancy = fill_dents(occupancy, points, may_fill, config.voxel_m)
+    return occupancy, thin.astype(np.float32)
 
 
 def _nape_taper(points: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -353,5 +356,6 @@ def _shell_regions(vertices: NDArray, view: _SilhouetteView) -> NDArray[np.uint8
         label = view.labels[rows, columns]
     at_pixel = view.sample(label, pixels, order=0)
     hair = (at_pixel == HAIR) & (vertices[:, 1] > -0.24)
-    above_nape = vertices[:, 1] > _NAPE_Y
+    own = view.sample(view.labels, pixels, order=0)
+    above_nape = (vertices[:, 1] > _NAPE_Y) & (own != CLOTHING)
     return np.where(hair | above_nape, Region.HAIR, Region.CLOTHING).astype(np.uint8)

@@ -25,6 +25,11 @@ from fc4d_ray.portraits.regions import CLOTHING, HAIR, SKIN
 from fc4d_ray.priors.shape.crevices import crevice_light
 from fc4d_ray.rendering.mesh import rasterize_mesh
 
+_FLESH = (
+    (Region.TONGUE, (0.66, 0.30, 0.28), 0.5),
+    (Region.MOUTH, (0.28, 0.10, 0.09), 0.8),
+)
+"""Colours inside the mouth, and how much darker each is at its back: a wet tongue glints."""
 _NECKLINE_M, _NECKLINE_NEIGHBOURS, _NECKLINE_ROUNDS = 0.012, 48, 6
 
 
@@ -253,10 +258,11 @@ def _paint_inner(result, vertices, region, colour, seen, material) -> None:
     result[teeth] = paint * tooth_row_shade()[:, None]
     # Light hardly reaches the back of a mouth.
     depth = vertices[teeth, 2].max() - vertices[:, 2] if teeth.any() else np.zeros(len(vertices))
-    light_in = (0.3 + 0.6 * brightness) * (1 - 0.8 * smoothstep(depth, 0.014, 0.045))
-    for part, flesh in ((Region.TONGUE, (0.60, 0.28, 0.25)), (Region.MOUTH, (0.28, 0.10, 0.09))):
+    deep = smoothstep(depth, 0.014, 0.045)
+    for part, flesh, darkness in _FLESH:
         rows = region == part
-        result[rows] = np.array(flesh) * light_in[rows, None]
+        light_in = (0.3 + 0.6 * brightness) * (1 - darkness * deep[rows])
+        result[rows] = np.array(flesh) * light_in[:, None]
     eye = region == Region.EYE
     result[eye] = np.array([0.85, 0.83, 0.80]) * (0.35 + 0.7 * brightness)
     inner = (teeth | eye) & (seen > 0.3)
