@@ -182,7 +182,10 @@ class Storage:
     def tree_size(self, relative: str) -> int:
         """Bytes of all files below a folder."""
         with storage_errors("look up", self.uri_of(relative)):
-            return int(self.filesystem.du(self.path(relative), total=True))
+            size = self._persist(
+                lambda: self.filesystem.du(self.path(relative), total=True), relative
+            )
+            return int(size)
 
     def names_by_folder(self, relative: str) -> Iterator[tuple[str, list[str]]]:
         """(folder, names of the files in it) of every folder directly below ``relative``.

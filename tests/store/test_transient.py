@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import errno
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from fc4d_ray.errors import StoreError
+from fc4d_ray.store.filesystem import Storage
 from fc4d_ray.store.transient import Patience, is_transient, persist
 
 
@@ -97,3 +102,45 @@ def test_pauses_stay_bounded() -> None:
     assert max(patience.pause_s(n) for n in range(1, 40)) <= patience.longest_pause_s
     longest = sum(patience.first_pause_s * 2**n for n in range(patience.tries - 1))
     assert longest < 60
+
+
+class _BadDays:
+    """A remote file system whose every operation fails once, as an overloaded store does."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+
+    def unstrip_protocol(self, path: str) -> str:
+        return f"s3://{path}"
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def operation(*arguments: Any, **options: Any) -> Any:
+            self.calls[name] += 1
+            if self.calls[name] == 1:
+                raise client_error("SlowDown", 503)
+            return {"du": 7, "ls": ["b/x/one"], "find": ["b/x/f/one"], "cat_file": b"data"}.get(
+                name
+            )
+
+        return operation
+
+
+def test_every_operation_of_an_output_waits_a_bad_moment_out(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"data")
+    operations: dict[str, Callable[[Storage], Any]] = {
+        "read": lambda s: s.read("x/one"),
+        "names": lambda s: s.names("x"),
+        "names_by_folder": lambda s: list(s.names_by_folder("x")),
+        "tree_size": lambda s: s.tree_size("x"),
+        "create": lambda s: s.create("x/one", b"data"),
+        "replace": lambda s: s.replace("x/one", b"data"),
+        "upload": lambda s: s.upload(tmp_path / "source", "x/one"),
+        "download": lambda s: s.download("x/one", tmp_path / "target"),
+        "remove": lambda s: s.remove("x"),
+    }
+    for name, operation in operations.items():
+        bad_days = _BadDays()
+        storage = Storage("s3://b")
+        storage._state.update(filesystem=bad_days, root="b", is_local=False)
+        operation(storage)
+        assert max(bad_days.calls.values()) == 2, name
