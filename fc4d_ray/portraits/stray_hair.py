@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fc4d_ray.portraits.geometry_prior import BACKGROUND, CLOTHING, HAIR, SKIN
 
-_NOSE, _NOSE_BASE = 30, 33
+_CHIN, _NOSE, _NOSE_BASE = 8, 30, 33
 _ISLAND = 0.004
 """Largest share of the crop that a patch of skin in the midst of hair may take up."""
 _SURROUNDED = 0.7
@@ -36,7 +36,7 @@ def without_stray_hair(
     labels = _without_skin_islands(labels)
     if not below.any():
         return labels
-    labels = _without_loose_hair(labels, landmarks[_NOSE_BASE, 1])
+    labels = _without_loose_hair(labels, landmarks)
     smooth = cv2.GaussianBlur(crop, (0, 0), labels.shape[0] / 150)
     cells = (cv2.cvtColor(smooth, cv2.COLOR_RGB2LAB).astype(int) * _CELLS) // 256
     likelihood = _histogram(cells[on_head])[tuple(cells.transpose(2, 0, 1))]
@@ -66,12 +66,19 @@ def _without_skin_islands(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return result
 
 
-def _without_loose_hair(labels: NDArray[np.uint8], level: float) -> NDArray[np.uint8]:
-    """Labels with patches of hair that lie wholly below a row made clothing: nothing holds them."""
+def _without_loose_hair(
+    labels: NDArray[np.uint8], landmarks: NDArray[np.floating]
+) -> NDArray[np.uint8]:
+    """Labels with hair that lies wholly below the nose, beside the chin, made clothing.
+
+    Nothing holds it there; what hangs from the chin itself is a beard.
+    """
     count, patches, stats, _ = cv2.connectedComponentsWithStats((labels == HAIR).astype(np.uint8))
     result = labels.copy()
     for patch in range(1, count):
-        if stats[patch, cv2.CC_STAT_TOP] > level:
+        left, top, width = stats[patch, [cv2.CC_STAT_LEFT, cv2.CC_STAT_TOP, cv2.CC_STAT_WIDTH]]
+        is_beard = left <= landmarks[_CHIN, 0] <= left + width
+        if top > landmarks[_NOSE_BASE, 1] and not is_beard:
             result[patches == patch] = CLOTHING
     return result
 

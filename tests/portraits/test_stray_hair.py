@@ -59,6 +59,9 @@ def test_hair_that_nothing_joins_to_the_head_is_clothing() -> None:
     lock = np.s_[140:225, 185:195]
     labels[lock], image[lock] = HAIR, (70, 45, 30)
     labels[120:150, 180:195], image[120:150, 180:195] = HAIR, (70, 45, 30)
+    beard = np.s_[185:215, 112:130]
+    labels[beard], image[beard] = HAIR, (70, 45, 30)
     result = without_stray_hair(labels, image, LANDMARKS)
     assert (result[collar] == CLOTHING).all()
+    assert (result[beard] == HAIR).all()
     assert (result[lock] == HAIR).all(), "long hair hangs from the head"
