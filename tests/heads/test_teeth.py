@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fc4d_ray.heads.teeth import TEETH_PER_ROW, make_mouth_bag, make_teeth, tooth_row_shade
+from fc4d_ray.heads.teeth import COLUMNS, TEETH_PER_ROW, make_mouth_bag, make_teeth, tooth_row_shade
 
 MOUTH_WIDTH = 0.05
 
@@ -21,11 +21,15 @@ def test_two_arches_lie_behind_the_lips_within_the_mouth(landmarks: np.ndarray) 
     assert teeth.vertices.shape == (len(teeth.is_lower), 3)
     assert teeth.is_lower.sum() * 2 == len(teeth.is_lower)
     assert teeth.vertices[:, 2].max() < 0.09
-    assert np.abs(teeth.vertices[:, 0]).max() < MOUTH_WIDTH / 2
+    widest = np.abs(teeth.vertices[:, 0]).max()
+    assert 0.95 * MOUTH_WIDTH / 2 < widest <= MOUTH_WIDTH / 2 + 1e-6, "a smile bares molars"
     upper, lower = teeth.vertices[~teeth.is_lower], teeth.vertices[teeth.is_lower]
     assert upper[:, 1].max() > lower[:, 1].max() and lower[:, 1].min() < upper[:, 1].min()
     assert 0.007 < np.ptp(upper[:, 1]) < 0.013, "a crown is about a centimetre high"
-    assert upper[np.abs(upper[:, 0]).argmin(), 2] > upper[np.abs(upper[:, 0]).argmax(), 2]
+    behind = upper[np.abs(upper[:, 0]).argmin(), 2] - upper[:, 2]
+    canine, last = (np.abs(np.abs(upper[:, 0]) - share * widest).argmin() for share in (0.7, 1))
+    assert 0.006 < behind[canine] < 0.016, "canines stand about a centimetre behind the incisors"
+    assert behind[last] > 2 * behind[canine]
 
 
 def test_rows_are_symmetric_and_their_faces_stay_within_a_row(landmarks: np.ndarray) -> None:
@@ -56,7 +60,10 @@ def test_shade_is_brightest_in_front_and_shows_every_gap(landmarks: np.ndarray) 
     assert shade.min() > 0 and shade.max() <= 1
     central = np.abs(teeth.vertices[:, 0]) < 0.3 * np.abs(teeth.vertices[:, 0]).max()
     assert shade[central].mean() > 1.1 * shade[~central].mean()
-    assert TEETH_PER_ROW == 12
+    assert TEETH_PER_ROW % 2 == 0
+    edge = shade[: len(shade) // 2].reshape(-1, COLUMNS)[2]
+    middle = COLUMNS // 2
+    assert edge[middle] < min(edge[middle - 1], edge[middle + 1]), "a gap on the mid-line"
 
 
 def test_the_mouth_bag_encloses_the_teeth_and_opens_with_the_jaw(landmarks: np.ndarray) -> None:
