@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import uuid
@@ -30,6 +31,16 @@ os.environ.update(
         "OMP_WAIT_POLICY": "PASSIVE",
     }
 )
+
+
+@pytest.fixture(autouse=True)
+def package_logger() -> Iterator[None]:
+    """Commands called in this process configure the package's logger; no test inherits that."""
+    logger = logging.getLogger("fc4d_ray")
+    before = (logger.handlers[:], logger.level, logger.propagate)
+    yield
+    logger.handlers[:], level, logger.propagate = before
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

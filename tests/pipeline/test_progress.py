@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 
@@ -95,15 +94,11 @@ def test_an_end_counts_once_and_clears_what_was_under_way(clock: Clock) -> None:
 
 
 @pytest.fixture
-def structured() -> Iterator[io.StringIO]:
-    logger = logging.getLogger("fc4d_ray")
-    before = (logger.handlers[:], logger.level, logger.propagate)
+def structured() -> io.StringIO:
     configure_logging(form="json")
     stream = io.StringIO()
-    logger.handlers[0].setStream(stream)  # type: ignore[attr-defined]
-    yield stream
-    logger.handlers[:], level, logger.propagate = before
-    logger.setLevel(level)
+    logging.getLogger("fc4d_ray").handlers[0].setStream(stream)  # type: ignore[attr-defined]
+    return stream
 
 
 def test_structured_logs_name_avatar_and_stage(clock: Clock, structured: io.StringIO) -> None:
