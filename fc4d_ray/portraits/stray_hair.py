@@ -79,8 +79,19 @@ def _without_loose_hair(
         left, top, width = stats[patch, [cv2.CC_STAT_LEFT, cv2.CC_STAT_TOP, cv2.CC_STAT_WIDTH]]
         is_beard = left <= landmarks[_CHIN, 0] <= left + width
         if top > landmarks[_NOSE_BASE, 1] and not is_beard:
-            result[patches == patch] = CLOTHING
+            collar = patches == patch
+            result[collar] = CLOTHING
+            result[_skin_under(collar, result)] = CLOTHING
     return result
+
+
+def _skin_under(collar: NDArray[np.bool_], labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Skin (S, S) between a collar and the garment below it, which is the collar's lower half."""
+    rows = np.arange(len(labels))[:, None]
+    lowest = np.where(collar, rows, -1).max(0)
+    garment = (labels == CLOTHING) & (rows > lowest) & (lowest >= 0)
+    ends = np.where(garment.any(0), garment.argmax(0), -1)
+    return (labels == SKIN) & (lowest >= 0) & (rows > lowest) & (rows < ends)
 
 
 def _histogram(cells: NDArray[np.intp]) -> NDArray[np.float32]:

@@ -56,6 +56,7 @@ def test_hair_that_nothing_joins_to_the_head_is_clothing() -> None:
     labels, image = _scene()
     collar = np.s_[200:225, 60:110]
     labels[collar], image[collar] = HAIR, (70, 45, 30)
+    labels[225:228, 60:110], labels[228:, 60:110] = SKIN, CLOTHING
     lock = np.s_[140:225, 185:195]
     labels[lock], image[lock] = HAIR, (70, 45, 30)
     labels[120:150, 180:195], image[120:150, 180:195] = HAIR, (70, 45, 30)
@@ -63,5 +64,6 @@ def test_hair_that_nothing_joins_to_the_head_is_clothing() -> None:
     labels[beard], image[beard] = HAIR, (70, 45, 30)
     result = without_stray_hair(labels, image, LANDMARKS)
     assert (result[collar] == CLOTHING).all()
+    assert (result[225:228, 60:110] == CLOTHING).all(), "the collar's lower half"
     assert (result[beard] == HAIR).all()
     assert (result[lock] == HAIR).all(), "long hair hangs from the head"
