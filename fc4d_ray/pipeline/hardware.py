@@ -23,7 +23,7 @@ class GpuType:
     """Memory bandwidth by the vendor's data sheet: what sampling networks and splatting wait for
     most, hence our first guess of relative speed. Measured stage times replace the guess."""
     host_memory_gib: float
-    """Of cloud machines with such GPUs, per GPU: the least among the common ones."""
+    """Per GPU, of a common cloud machine with enough CPUs for it; not checked against offers."""
 
 
 GPU_TYPES: Mapping[str, GpuType] = {

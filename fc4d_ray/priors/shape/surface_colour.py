@@ -80,7 +80,7 @@ def complete_surface_colour(
     seen = sight.weight * agrees * reliable
     known = np.maximum(seen, np.where(mirror >= 0, seen[mirror], 0))
     # What the portrait shows has its light already.
-    light = 1 + (_light(vertices, faces, material) - 1) * (1 - known)
+    light = 1 + (_light(vertices, sight.normals, material) - 1) * (1 - known)
     result = np.zeros((len(vertices), 3))
     for kind in (Material.SKIN, Material.HAIR, Material.CLOTHING):
         rows = np.flatnonzero(material == kind)
@@ -109,6 +109,7 @@ class _Sight:
     columns: NDArray[np.intp]
     visible: NDArray[np.bool_]
     weight: NDArray[np.float64]
+    normals: NDArray[np.float64]
 
 
 def _look(vertices, faces, camera: Camera, matte) -> _Sight:
@@ -133,7 +134,7 @@ def _look(vertices, faces, camera: Camera, matte) -> _Sight:
     margin = cv2.distanceTransform((matte > 200).astype(np.uint8), cv2.DIST_L2, 5)
     inner = np.clip(margin[rows, columns] / (0.012 * camera.width), 0, 1)
     weight = visible * np.clip((cosine - 0.25) / 0.35, 0, 1) * inner
-    return _Sight(rows, columns, visible & (cosine > 0.2), weight)
+    return _Sight(rows, columns, visible & (cosine > 0.2), weight, normals)
 
 
 def _materials(vertices, region, sight: _Sight, labels) -> NDArray[np.uint8]:
@@ -200,18 +201,11 @@ def _blurred(portrait, matte, labels) -> NDArray[np.float32]:
     return result.transpose(2, 0, 1)
 
 
-def _light(vertices, faces, material) -> NDArray[np.float64]:
+def _light(vertices, normals, material) -> NDArray[np.float64]:
     """How much of even light reaches skin (V,); hair and clothing are coloured as they are."""
-    import torch
-
-    from fc4d_ray.rendering.mesh import vertex_normals
-
     light = np.ones(len(vertices))
     skin = np.flatnonzero(material == Material.SKIN)
     if len(skin):
-        normals = vertex_normals(
-            torch.as_tensor(vertices).double(), torch.as_tensor(np.asarray(faces)).long()
-        ).numpy()
         hair = vertices[material == Material.HAIR]
         light[skin] = crevice_light(vertices[skin], normals[skin], hair)
     return light
