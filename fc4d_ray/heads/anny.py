@@ -22,7 +22,7 @@ from fc4d_ray.heads.landmark_embedding import embed_landmarks
 from fc4d_ray.heads.rig import HeadRig, Region
 from fc4d_ray.heads.teeth import make_mouth_bag, make_teeth
 
-FORMAT = 21
+FORMAT = 22
 """Raised whenever the cut or the reduction changes, so that an old cache is not read."""
 
 BUST_DEPTH_M = 0.42
@@ -336,7 +336,7 @@ def _with_inner_mouth(
     return _append(head, bag.vertices, bag.faces, bag.mirror, bag.jaw_share, Region.MOUTH)
 
 
-_TONGUE_SINKS = 0.3
+_TONGUE_SINKS = 0.45
 """Share of its height that the tongue loses while the jaw opens, over and above the jaw's way."""
 
 

@@ -42,7 +42,7 @@ def make_teeth(landmarks: NDArray[np.floating]) -> TeethRows:
     # Anatomy: the arch is as wide as the mouth at rest, for a smile bares molars, and lies behind
     # the lips; the edges of the upper incisors hang a little below the line where the lips meet.
     upper = _row(centre + np.array([0, -0.0035, -0.0105]), width * 0.50, height=0.0105, sign=1.0)
-    lower = _row(centre + np.array([0, -0.002, -0.013]), width * 0.47, height=0.0095, sign=-1.0)
+    lower = _row(centre + np.array([0, -0.003, -0.013]), width * 0.47, height=0.0095, sign=-1.0)
     faces = _strip_faces()
     count = len(upper)
     mirror = np.arange(count).reshape(_ROWS, COLUMNS)[:, ::-1].ravel()

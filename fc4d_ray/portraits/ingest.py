@@ -85,8 +85,8 @@ def ingest_portrait(
         )
     if frame.scale > 4.0:
         notes.append(f"the face is small: the crop enlarges it {frame.scale:.1f} times")
-    labels = without_stray_hair(label_map(regions, matte), image, landmarks)
-    labels = without_imagined_hair(labels, image)
+    labels = without_imagined_hair(label_map(regions, matte), image)
+    labels = without_stray_hair(labels, image, landmarks)
     return IngestedPortrait(
         image=image,
         matte=matte,

@@ -16,6 +16,8 @@ from fc4d_ray.portraits.geometry_prior import BACKGROUND, CLOTHING, HAIR, SKIN
 _CHIN, _NOSE, _NOSE_BASE = 8, 30, 33
 _ISLAND = 0.004
 """Largest share of the crop that a patch of skin in the midst of hair may take up."""
+_COLLAR = 0.002
+"""Least share of the crop of a collar that goes on below what was taken for hair."""
 _SURROUNDED = 0.7
 _CELLS = 24
 """Cells of the colour histogram per Lab axis."""
@@ -32,7 +34,7 @@ def without_stray_hair(
     on_head = hair & (rows < landmarks[_NOSE, 1])
     below = hair & (rows > landmarks[_NOSE_BASE, 1])
     if on_head.sum() < 100:
-        return labels
+        return _without_loose_hair(labels, landmarks)
     labels = _without_skin_islands(labels)
     if not below.any():
         return labels
@@ -81,7 +83,8 @@ def _without_loose_hair(
         if top > landmarks[_NOSE_BASE, 1] and not is_beard:
             collar = patches == patch
             result[collar] = CLOTHING
-            result[_skin_under(collar, result)] = CLOTHING
+            if stats[patch, cv2.CC_STAT_AREA] > _COLLAR * labels.size:
+                result[_skin_under(collar, result)] = CLOTHING
     return result
 
 

@@ -17,7 +17,7 @@ class ShapeStage:
 
     name = "shape"
     requires: tuple[str, ...] = ("ingest",)
-    version = "5"
+    version = "6"
 
     def __init__(self) -> None:
         self._head: AnnyHead | None = None

@@ -38,3 +38,14 @@ def test_other_colour_or_texture_stays_hair(top, noise) -> None:
 def test_hair_without_skin_beside_it_is_left_alone() -> None:
     labels = np.where(HEAD, HAIR, BACKGROUND).astype(np.uint8)
     np.testing.assert_array_equal(without_imagined_hair(labels, _picture((205, 160, 130))), labels)
+
+
+def test_a_forehead_taken_for_hair_becomes_skin_up_to_the_hairline() -> None:
+    """The border lies on skin, the hair begins higher up and stays hair."""
+    image = _picture((205, 160, 130))
+    crown = HEAD & (_ROWS < 58)
+    image[crown] = (60, 45, 35)
+    result = without_imagined_hair(LABELS, image)
+    assert (result[HEAD & (_ROWS < 54)] == HAIR).mean() > 0.98
+    assert (result[TOP & (_ROWS > 63)] == SKIN).mean() > 0.95
+    np.testing.assert_array_equal(result[~TOP], LABELS[~TOP])

@@ -18,7 +18,7 @@ from fc4d_ray.portraits.crop import roll_rad
 from fc4d_ray.portraits.decoding import DecodedPortrait, decode_portrait
 from fc4d_ray.portraits.detection import overlap
 from fc4d_ray.portraits.dlib_models import FaceModels
-from fc4d_ray.portraits.landmarks import locate_face
+from fc4d_ray.portraits.landmarks import MIRRORED, locate_face
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 EXPECTED_BOXES = {
@@ -79,6 +79,22 @@ def test_landmarks_turn_with_the_picture(
     assert error < 0.04
     turned = np.rad2deg(roll_rad(face.landmarks) - roll_rad(upright.landmarks))
     assert turned == pytest.approx(tilt_deg, abs=3)
+
+
+@pytest.mark.parametrize("change", ["dark", "mirrored"])
+def test_neither_darkness_nor_a_mirror_moves_landmarks(
+    models: FaceModels, astronaut: np.ndarray, change: str
+) -> None:
+    plain = locate_face(models, portrait_of(astronaut), {}, IngestConfig())
+    if change == "dark":
+        picture, expected = (astronaut * 0.25 + 10).astype(np.uint8), plain.landmarks
+    else:
+        picture = np.ascontiguousarray(astronaut[:, ::-1])
+        expected = (plain.landmarks * [-1, 1] + [astronaut.shape[1], 0])[list(MIRRORED)]
+    face = locate_face(models, portrait_of(picture), {}, IngestConfig())
+    width = np.ptp(plain.landmarks[:17, 0])
+    error = np.linalg.norm(face.landmarks - expected, axis=1)[17:].mean() / width
+    assert error < 0.012
 
 
 def test_several_faces(models: FaceModels, astronaut: np.ndarray) -> None:

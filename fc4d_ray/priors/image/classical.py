@@ -22,7 +22,12 @@ from fc4d_ray.cameras import Camera
 from fc4d_ray.errors import ConfigError
 from fc4d_ray.images import smoothstep
 from fc4d_ray.portraits.regions import HAIR, SKIN
-from fc4d_ray.priors.image.surface_detail import detail_sheet, even_skin, wrap_sheet
+from fc4d_ray.priors.image.surface_detail import (
+    detail_sheet,
+    even_skin,
+    is_headwear,
+    wrap_sheet,
+)
 from fc4d_ray.priors.shape.surface_colour import Material, without_borders
 from fc4d_ray.priors.shape.views import REFERENCE, ShapeView
 from fc4d_ray.warping import (
@@ -41,6 +46,10 @@ _TURNED_DEG = 12.0
 
 _SQUARE_COSINE = 0.55
 """From this cosine of view and surface on a misfit stays as small as it is."""
+
+
+_STRANDS_M, _WEAVE_M, _PORES_M = 0.007, 0.002, 0.003
+"""Coarsest structure of synthesised hair, of headwear (folds cannot be continued) and of skin."""
 
 
 class Provenance(IntEnum):
@@ -93,6 +102,7 @@ class _Anchor:
     trust: Tensor  # [H, W] 0…1
     depth: Tensor
     camera: Camera
+    material: NDArray[np.uint8] | None  # [H, W] Material, eyes and mouth as skin
 
 
 def complete_views(
@@ -117,13 +127,19 @@ def complete_views(
     metres_per_px = float(np.linalg.norm(reference.camera.position)) / reference.camera.K[0, 0]
     sure_hair = (labels == HAIR) & (cv2.erode(matte, np.ones((7, 7), np.uint8)) > 220)
     picture = portrait.astype(np.float32) / 255
+    has_cloth = is_headwear(picture, sure_hair)
     calm_skin = even_skin(picture, labels == SKIN, metres_per_px)
     sheets = {
         Material.HAIR: detail_sheet(
-            picture, sure_hair, metres_per_px, seed, coarsest_m=0.007, has_strands=True
+            picture,
+            sure_hair,
+            metres_per_px,
+            seed,
+            coarsest_m=_WEAVE_M if has_cloth else _STRANDS_M,
+            has_strands=not has_cloth,
         ),
         Material.SKIN: detail_sheet(
-            picture, calm_skin, metres_per_px, seed, coarsest_m=0.003, has_strands=False
+            picture, calm_skin, metres_per_px, seed, coarsest_m=_PORES_M, has_strands=False
         ),
     }
     back_view = max(
@@ -162,13 +178,14 @@ def _reference_anchor(view: ShapeView, portrait, matte, labels, config) -> _Anch
         margin, 0.004 * side, 0.014 * side
     )
     # A pixel only speaks for a surface of its own kind (no collar on the neck behind it).
-    kind = np.where(np.isin(view.material, (4, 5, 6)), Material.SKIN, view.material)
+    inner_parts = (Material.EYE, Material.TEETH, Material.MOUTH)
+    kind = np.where(np.isin(view.material, inner_parts), Material.SKIN, view.material)
     # Where the surface is grazed, the misfit of a boundary smears over it: keep off the border.
     inner = without_borders(labels, 0.006 * side) == kind
     near = cv2.dilate((labels == kind).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     trust = trust * np.where(cosine > _SQUARE_COSINE, near, inner)
     coarse = _to_tensor(view.rgba)
-    return _Anchor(image, image - coarse, torch.from_numpy(trust).float(), depth, view.camera)
+    return _Anchor(image, image - coarse, torch.from_numpy(trust).float(), depth, view.camera, kind)
 
 
 def _back_anchor(view: ShapeView, completed: CompletedView, config) -> _Anchor:
@@ -176,7 +193,7 @@ def _back_anchor(view: ShapeView, completed: CompletedView, config) -> _Anchor:
     depth = torch.from_numpy(view.depth)
     cosine = facing(depth, view.camera).numpy()
     trust = torch.from_numpy(smoothstep(cosine, *config.grazing_cosine)).float()
-    return _Anchor(image, image - _to_tensor(view.rgba), trust, depth, view.camera)
+    return _Anchor(image, image - _to_tensor(view.rgba), trust, depth, view.camera, None)
 
 
 def _compose(
@@ -240,15 +257,21 @@ def _mirrored_detail(
     pixels, distance = project(points, reference.camera)
     seen = closest_depth(reference.depth, pixels, distance)
     visible = (depth > 0) & (seen > 0) & ((seen - distance).abs() < 1.5 * tolerance)
-    warped = sample(torch.cat([reference.detail, reference.trust[None]]), pixels)
-    weight = warped[3] * visible
+    trust = reference.trust
+    is_hair = torch.zeros_like(trust)
+    if reference.material is not None:
+        is_hair = torch.from_numpy(reference.material == Material.HAIR).to(trust)
+    layers = torch.stack([trust * (1 - is_hair), trust * is_hair])
+    warped = sample(torch.cat([reference.detail, layers]), pixels)
+    # A fringe or a headscarf's edge lends nothing to the bare forehead across.
+    weight = warped[3]
     if view.material is not None:
-        lent = [Material.SKIN, Material.EYE]
         x, _, z = reference.camera.position
-        if abs(np.rad2deg(np.arctan2(x, z))) > _TURNED_DEG:
-            lent.append(Material.HAIR)
-        weight = weight * torch.from_numpy(np.isin(view.material, lent))
-    return (coarse + warped[:3]).clamp(0, 1), _feathered(weight)
+        turned = abs(np.rad2deg(np.arctan2(x, z))) > _TURNED_DEG
+        from_skin = torch.from_numpy(np.isin(view.material, (Material.SKIN, Material.EYE)))
+        from_hair = torch.from_numpy((view.material == Material.HAIR) & turned)
+        weight = warped[3] * from_skin + warped[4] * from_hair
+    return (coarse + warped[:3]).clamp(0, 1), _feathered(weight * visible)
 
 
 def _detail(view: ShapeView, sheet: NDArray[np.float32], material: Material) -> Tensor:

@@ -16,6 +16,11 @@ SHEET_WIDTH = 1024
 SHEET_HEIGHT = 512
 _STRAND_PX = 9.0
 """Standard deviation, down the sheet, of the blur that makes strands of patches."""
+_HAIR_HUES = (-15.0, 110.0)
+"""CIELAB hues, degrees, that hair grows in: from red over brown and blond to an olive cast."""
+_COLOURFUL = 10.0
+"""CIELAB chroma from which on a colour has a hue to speak of; black hair shines blue below it."""
+_HEADWEAR_SHARE = 0.2
 
 
 def detail_sheet(
@@ -85,6 +90,19 @@ def even_skin(
     contrast = np.abs(_high_pass(grey[..., None].repeat(3, 2), skin, sigma)[..., 0])
     unrest = cv2.GaussianBlur(contrast, (0, 0), sigma)
     return solid & (unrest < np.median(unrest[solid]))
+
+
+def is_headwear(
+    image: NDArray[np.float32],  # [S, S, 3] 0…1
+    hair: NDArray[np.bool_],  # [S, S] what covers the head
+) -> bool:
+    """Whether what covers the head has colours that hair does not grow in: blue, green, violet."""
+    if not hair.any():
+        return False
+    _, a, b = cv2.cvtColor(image.astype(np.float32), cv2.COLOR_RGB2LAB)[hair].T
+    hue = np.rad2deg(np.arctan2(b, a))
+    unusual = (np.hypot(a, b) > _COLOURFUL) & ((hue > _HAIR_HUES[1]) | (hue < _HAIR_HUES[0]))
+    return bool(unusual.mean() > _HEADWEAR_SHARE)
 
 
 def wrap_sheet(sheet: NDArray[np.float32], points: NDArray[np.floating]) -> NDArray[np.float32]:

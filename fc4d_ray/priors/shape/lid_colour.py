@@ -31,8 +31,9 @@ _CLEAR_OF_LASHES_M = 0.0035
 """Skin nearer to the open eye's outline is mixed with lashes and lends none."""
 _LASH_M = (0.0010, 0.0022)
 """Height over the lid's edge up to which lashes are full, and at which they end."""
-_LID_SHADOW, _SHADOW_M = 0.45, 0.005
-"""How much darker a shut lid is at its edge, where it turns down, and up to which height."""
+_LID_SHADOW, _SHADOW_M = np.array([0.36, 0.44, 0.48]), 0.009
+"""How much darker, in red, green and blue, a shut lid is at its edge, where it turns down, and up
+to which height: blood shows through thin skin, so the shadow is warm."""
 _MOVING_SHARE = 0.3
 """Skin that moves by more than this share of the largest way is the lid that shuts."""
 _RASTER_M, _RASTER_DISTANCE_M = 0.0003, 4.0
@@ -65,7 +66,8 @@ def paint_lids(rig: HeadRig, colour: SurfaceColour) -> SurfaceColour:
         lends &= _looks_away(rig, rows, _eyeball_centre(rig, outline))
         filled = _membrane(shut, rig.faces, rows, lends, colour.colour[rows])
         height = _height_over_edge(rig, shut, motion)[rows]
-        filled *= 1 - _LID_SHADOW * (1 - smoothstep(height, 0.0, _SHADOW_M))[:, None]
+        shadow = 1 - smoothstep(height, 0.0, _SHADOW_M)
+        filled *= 1 - _LID_SHADOW * shadow[:, None]
         filled *= 1 - (1 - _LASH_TONE) * (1 - smoothstep(height, *_LASH_M))[:, None]
         painted[rows[own]] = filled[own]
     return replace(colour, colour=painted.astype(np.float32))

@@ -75,6 +75,11 @@ _LEAST_WIDTH = 0.8
 _TURNED_DEG = 12.0
 _SMOOTHING_VOXELS = 1.1
 """Standard deviation of the blur before meshing: takes the voxels' steps out."""
+_CRUMB_VERTICES = 0.015
+"""The same for pieces of the finished surface, as a share of its vertices."""
+_OUTER_SKIN = (Region.FACE, Region.SCALP, Region.EAR, Region.NECK, Region.BUST)
+_ONE_KIND = 0.7
+"""Share of hair from which on a piece of the shell is hair altogether."""
 _CRUMB = 0.01
 """Separate pieces below this share of the whole are noise of the matte."""
 
@@ -97,8 +102,10 @@ def grow_outer_shell(
     smooth = ndimage.gaussian_filter(field, _SMOOTHING_VOXELS)
     field = np.maximum(smooth, field * thin.reshape(grid))
     vertices, faces = _surface(field, config.voxel_m)
-    vertices, faces = _drop_hidden(vertices, faces, rest, rig.faces)
-    region = _shell_regions(vertices, view)
+    skin = np.isin(rig.region, _OUTER_SKIN)
+    vertices, faces = _drop_hidden(vertices, faces, rest, rig.faces[skin[rig.faces].all(1)])
+    vertices, faces = _drop_crumbs(vertices, faces)
+    region = _shell_regions(vertices, faces, view)
     return OuterShell(vertices.astype(np.float32), faces.astype(np.int32), region, thickness)
 
 
@@ -235,7 +242,7 @@ def _occupancy(
         mirrored = _before_skin(points * np.float32([-1, 1, 1]), view)
         carved |= mirrored & ~on_surface & ~beside
     if view.is_bald:
-        carved |= points[:, 1] > _NAPE_Y
+        carved |= points[:, 1] > _nape_height(points[:, 0])
     margin = np.where(carved, -config.voxel_m, margin)
     occupancy = np.clip(0.5 + margin / (2 * config.voxel_m), 0, 1).astype(np.float32)
     may_fill = (label == HAIR) & (outline > 0) & ~carved
@@ -343,10 +350,27 @@ def _drop_hidden(vertices, faces, rest, head_faces) -> tuple[NDArray, NDArray]:
     return vertices[kept], index[faces]
 
 
-def _shell_regions(vertices: NDArray, view: _SilhouetteView) -> NDArray[np.uint8]:
-    """Hair or clothing, by the label of the pixel a vertex projects to, hidden or not."""
+def _drop_crumbs(vertices: NDArray, faces: NDArray) -> tuple[NDArray, NDArray]:
+    """Remove small separate pieces: an end of a ribbon or collar whose rest the matte lost."""
+    if not len(faces):
+        return vertices, faces
+    piece = _pieces(len(vertices), faces)
+    large = np.bincount(piece) > _CRUMB_VERTICES * len(vertices)
+    kept = np.flatnonzero(large[piece])
+    index = np.full(len(vertices), -1)
+    index[kept] = np.arange(len(kept))
+    return vertices[kept], index[faces[large[piece[faces[:, 0]]]]]
+
+
+def _shell_regions(vertices: NDArray, faces: NDArray, view: _SilhouetteView) -> NDArray[np.uint8]:
+    """Hair or clothing, by the label of the pixel a vertex projects to, hidden or not.
+
+    A piece of its own, such as short hair above a bare neck, is one thing throughout.
+    """
     if not len(vertices):
         return np.zeros(0, np.uint8)
+    if view.is_bald:
+        return np.full(len(vertices), Region.CLOTHING, np.uint8)
     pixels, _ = view.camera.project(vertices)
     # Nearest labelled pixel of the two: skin and background say nothing about the shell.
     known = (view.labels == HAIR) | (view.labels == CLOTHING)
@@ -357,5 +381,18 @@ def _shell_regions(vertices: NDArray, view: _SilhouetteView) -> NDArray[np.uint8
     at_pixel = view.sample(label, pixels, order=0)
     hair = (at_pixel == HAIR) & (vertices[:, 1] > -0.24)
     own = view.sample(view.labels, pixels, order=0)
-    above_nape = (vertices[:, 1] > _NAPE_Y) & (own != CLOTHING)
-    return np.where(hair | above_nape, Region.HAIR, Region.CLOTHING).astype(np.uint8)
+    hair |= (vertices[:, 1] > _NAPE_Y) & (own != CLOTHING)
+    piece = _pieces(len(vertices), faces)
+    share = np.bincount(piece, hair) / np.bincount(piece)
+    hair |= share[piece] > _ONE_KIND
+    return np.where(hair, Region.HAIR, Region.CLOTHING).astype(np.uint8)
+
+
+def _pieces(count: int, faces: NDArray) -> NDArray[np.intp]:
+    """Number (V,) of the connected piece of the surface that each vertex belongs to."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    edges = np.concatenate([faces[:, :2], faces[:, 1:]])
+    graph = coo_matrix((np.ones(len(edges)), tuple(edges.T)), shape=(count, count))
+    return connected_components(graph, directed=False)[1]

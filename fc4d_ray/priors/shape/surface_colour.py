@@ -23,14 +23,18 @@ from fc4d_ray.heads.teeth import tooth_row_shade
 from fc4d_ray.images import smoothstep
 from fc4d_ray.portraits.regions import CLOTHING, HAIR, SKIN
 from fc4d_ray.priors.shape.crevices import crevice_light
+from fc4d_ray.priors.shape.key_light import key_light
 from fc4d_ray.rendering.mesh import rasterize_mesh
 
 _FLESH = (
-    (Region.TONGUE, (0.66, 0.30, 0.28), 0.5),
+    (Region.TONGUE, (0.48, 0.21, 0.20), 0.5),
     (Region.MOUTH, (0.28, 0.10, 0.09), 0.8),
 )
 """Colours inside the mouth, and how much darker each is at its back: a wet tongue glints."""
 _NECKLINE_M, _NECKLINE_NEIGHBOURS, _NECKLINE_ROUNDS = 0.012, 48, 6
+_NECK_FOOT_Y, _NECK_HALF_WIDTH_M, _FEWEST_ON_NECK = -0.14, 0.075, 20
+_RING = np.array([0.25, 1.0, 0.25])
+"""What a step sideways counts on a neck against one up or down."""
 
 
 class Material(IntEnum):
@@ -85,9 +89,11 @@ def complete_surface_colour(
     for kind in (Material.SKIN, Material.HAIR, Material.CLOTHING):
         rows = np.flatnonzero(material == kind)
         if len(rows):
-            even = colour / light[:, None]
-            filled = _diffuse(vertices, material, even, seen, mirror, kind)
-            result[rows] = (filled * light[rows, None]).clip(0, 1)
+            lit = light
+            if kind == Material.SKIN:
+                lit = light * key_light(sight.normals, colour, seen * (material == kind))
+            filled = _diffuse(vertices, material, colour / lit[:, None], seen, mirror, kind)
+            result[rows] = (filled * lit[rows, None]).clip(0, 1)
     _paint_inner(result, vertices, region, colour, seen, material)
     return SurfaceColour(result.astype(np.float32), material, seen.astype(np.float32))
 
@@ -160,9 +166,16 @@ def _materials(vertices, region, sight: _Sight, labels) -> NDArray[np.uint8]:
         material[region == Region.BUST] = Material.CLOTHING
         return material
     front = torso & (vertices[:, 2] > vertices[torso, 2].mean())
-    _, nearest = cKDTree(vertices[known]).query(vertices[front])
-    is_cloth = at_pixel[known][nearest] == CLOTHING
-    material[front] = np.where(is_cloth, Material.CLOTHING, Material.SKIN)
+    column = (region == Region.NECK) & (vertices[:, 1] > _NECK_FOOT_Y)
+    column &= np.abs(vertices[:, 0]) < _NECK_HALF_WIDTH_M
+    for part in (column, ~column):
+        # What lies on the shoulders beside a neck is not round it; a collar is at one height.
+        here, shown = front & part, known & part
+        shown = shown if shown.sum() > _FEWEST_ON_NECK else known
+        scale = _RING if part is column else 1.0
+        _, nearest = cKDTree(vertices[shown] * scale).query(vertices[here] * scale)
+        is_cloth = at_pixel[shown][nearest] == CLOTHING
+        material[here] = np.where(is_cloth, Material.CLOTHING, Material.SKIN)
     # Behind, a garment ends at one height: where it does at the sides of the neck.
     cloth = known & (at_pixel == CLOTHING)
     collar = np.percentile(vertices[cloth, 1], 97) if cloth.any() else -np.inf

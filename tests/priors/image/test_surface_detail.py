@@ -7,6 +7,7 @@ from fc4d_ray.priors.image.surface_detail import (
     SHEET_WIDTH,
     detail_sheet,
     even_skin,
+    is_headwear,
     wrap_sheet,
 )
 
@@ -93,3 +94,20 @@ def test_even_skin_keeps_clear_of_features() -> None:
     assert not even[55:85, 35:125].any()
     assert not even[~skin].any()
     assert not even_skin(face, np.zeros_like(skin), METRES_PER_PX).any()
+
+
+def test_headwear_is_told_by_colours_that_hair_does_not_grow_in() -> None:
+    covered = np.ones((40, 40), bool)
+    brown, black, blond, blue = (
+        np.broadcast_to(np.array(colour, np.float32), (40, 40, 3)).copy()
+        for colour in ((0.4, 0.27, 0.18), (0.06, 0.06, 0.08), (0.8, 0.7, 0.45), (0.3, 0.45, 0.75))
+    )
+    assert not any(is_headwear(hair, covered) for hair in (brown, black, blond))
+    assert is_headwear(blue, covered)
+    turban = brown.copy()
+    turban[:12] = blue[:12]
+    assert is_headwear(turban, covered)
+    below = covered.copy()
+    below[:12] = False
+    assert not is_headwear(turban, below)
+    assert not is_headwear(blue, ~covered)

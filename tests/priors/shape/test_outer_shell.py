@@ -5,6 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from fc4d_ray.evaluation.synthetic import (
     SyntheticPerson,
@@ -13,7 +15,7 @@ from fc4d_ray.evaluation.synthetic import (
 )
 from fc4d_ray.heads.anny import AnnyHead
 from fc4d_ray.heads.rig import Region
-from fc4d_ray.portraits.regions import HAIR, SKIN
+from fc4d_ray.portraits.regions import CLOTHING, HAIR, SKIN
 from fc4d_ray.priors.shape.outer_shell import OuterShell, ShellConfig, grow_outer_shell
 from fc4d_ray.rendering.mesh import rasterize_mesh
 
@@ -121,6 +123,24 @@ def test_a_ribbon_thinner_than_two_voxels_hangs_whole(person, portrait) -> None:
     covered = rasterize_mesh(vertices, faces, portrait.camera).covered
     assert covered[ribbon].mean() > 0.85
     assert not covered[top + 5 : top + 40, left + width + 8 : left + width + 16].any()
+
+
+def test_short_hair_is_hair_down_to_its_edge_and_scraps_are_dropped(person, portrait) -> None:
+    """Where the neck is bare, hair is a piece of its own; a scrap beside it is no clothing."""
+    rig = person.head_rig
+    matte, labels = portrait.matte.copy(), portrait.labels.copy()
+    scrap = np.s_[120:126, 20:26]
+    matte[scrap], labels[scrap] = 255, CLOTHING
+    shell = grow_outer_shell(rig, rig.neutral, portrait.camera, matte, labels, CONFIG)
+    edges = np.concatenate([shell.faces[:, :2], shell.faces[:, 1:]])
+    _, piece = connected_components(
+        coo_matrix((np.ones(len(edges)), tuple(edges.T)), shape=(len(shell.vertices),) * 2)
+    )
+    assert np.bincount(piece).min() > 0.015 * len(piece)
+    hair = shell.region == Region.HAIR
+    share = np.bincount(piece, hair) / np.bincount(piece)
+    on_head = [p for p in range(piece.max() + 1) if shell.vertices[piece == p, 1].max() > 0.1]
+    assert on_head and all(share[p] == 1 or share[p] < 0.7 for p in on_head)
 
 
 def test_the_shell_is_a_clean_mesh(shell: OuterShell) -> None:
