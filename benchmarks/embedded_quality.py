@@ -26,7 +26,12 @@ from quality_sheets import quality_sheet, truth_sheet
 from quality_tables import quality_markdown
 
 from fc4d_ray.avatar.avatar import Avatar
-from fc4d_ray.evaluation.avatar_quality import AvatarStills, measure_avatar, summarise
+from fc4d_ray.evaluation.avatar_quality import (
+    AvatarStills,
+    measure_avatar,
+    measure_person,
+    summarise,
+)
 from fc4d_ray.evaluation.criteria import missed, verdicts
 from fc4d_ray.evaluation.held_out import held_out_views, view_figures
 from fc4d_ray.evaluation.synthetic import make_person, surface_error_mm
@@ -185,6 +190,7 @@ def _against_truth(
         "surface_error_mm": round(surface_error_mm(avatar.rig.neutral, person), 3),
         "mean_head_error_mm": round(surface_error_mm(head.mean, person), 3),
         "hair_thickness_mm": round(1000 * person.hair_thickness_m, 1),
+        "measured": measure_person(person, entry.portrait().portrait, entry.reference()),
     }
 
 

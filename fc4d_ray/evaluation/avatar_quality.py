@@ -18,6 +18,7 @@ from fc4d_ray.cameras import Camera, orbit_camera
 from fc4d_ray.evaluation.expressions import MEASURED_EXPRESSIONS, blink_fall, lip_opening_growth
 from fc4d_ray.evaluation.focal_length import FOCAL_FACTORS, lens_camera, spread
 from fc4d_ray.evaluation.identity import BACK_THRESHOLD, face_descriptor, face_detected
+from fc4d_ray.evaluation.synthetic import SyntheticPerson
 from fc4d_ray.evaluation.wholeness import measure_wholeness
 from fc4d_ray.playback import Performance, on_white, render_rgba
 from fc4d_ray.publishing.quality import identity_figures, silhouette_iou
@@ -47,6 +48,16 @@ class Photograph(Protocol):
     @property
     def inside(self) -> NDArray[np.bool_]:
         """(S, S), False where the crop reaches beyond the source: there nothing is known."""
+
+
+class Stills(Protocol):
+    """Renders (512, 512, 3) on white of whoever is measured."""
+
+    def at(self, azimuth_deg: float, elevation_deg: float = 0.0) -> NDArray[np.uint8]:
+        """At rest, from the orbit."""
+
+    def acting(self, expression: str, azimuth_deg: float) -> NDArray[np.uint8]:
+        """With one of ``MEASURED_EXPRESSIONS``."""
 
 
 class AvatarStills:
@@ -79,6 +90,40 @@ class AvatarStills:
             parameters = Performance(actions).parameters(0)
             self._made[key] = on_white(render_rgba(self._avatar, camera, parameters))
         return self._made[key]
+
+
+class PersonStills:
+    """The same of a synthetic person: what the truth looks like to the measures."""
+
+    def __init__(self, person: SyntheticPerson) -> None:
+        self._person = person
+
+    def at(self, azimuth_deg: float, elevation_deg: float = 0.0) -> NDArray[np.uint8]:
+        """As photographed, from the orbit."""
+        return self._still(orbit_camera(azimuth_deg, elevation_deg, size=SIZE), {})
+
+    def acting(self, expression: str, azimuth_deg: float) -> NDArray[np.uint8]:
+        """With one of ``MEASURED_EXPRESSIONS``."""
+        return self._still(orbit_camera(azimuth_deg, size=SIZE), MEASURED_EXPRESSIONS[expression])
+
+    def _still(self, camera: Camera, actions: Mapping[str, float]) -> NDArray[np.uint8]:
+        names = self._person.head_rig.action_names
+        weights = np.array([actions.get(name, 0.0) for name in names])
+        return on_white(self._person.render(camera, actions=weights)[0])
+
+
+def measure_person(
+    person: SyntheticPerson, photograph: NDArray[np.uint8], reference: Camera
+) -> dict[str, Any]:
+    """``identity`` and ``expressions`` of ``measure_avatar`` on the person the portrait shows.
+
+    A detector that does not see a true eye shut says nothing of an avatar's.
+    """
+    stills = PersonStills(person)
+    return {
+        "identity": identity_figures(photograph, reference, stills.at),
+        "expressions": _expressions(stills, face_descriptor(photograph)),
+    }
 
 
 def measure_avatar(
@@ -152,7 +197,7 @@ def _wholeness(avatar: Avatar) -> dict[str, Any]:
     }
 
 
-def _expressions(stills: AvatarStills, target: NDArray | None) -> dict[str, Any]:
+def _expressions(stills: Stills, target: NDArray | None) -> dict[str, Any]:
     lips, blinks, smiles = {}, {}, {}
     for azimuth in EXPRESSION_AZIMUTHS_DEG:
         key, rest = f"{azimuth:+d}", stills.at(azimuth)

@@ -43,6 +43,10 @@ def row() -> dict:
         "truth": {
             "views": {"+0": {"head": {"psnr": 20.0, "ssim": 0.8}}},
             "surface_error_mm": 1.0, "mean_head_error_mm": 1.5,
+            "measured": {
+                "identity": {"id_distance_0": 0.125, "id_distance_30": 0.2, "id_distance_45": None},
+                "expressions": {"lip_growth": views, "blink_fall": blinks, "smile_distance": views},
+            },
         },
     }  # fmt: skip
 
@@ -70,8 +74,17 @@ def test_truth_is_averaged_over_people(load, row: dict) -> None:
 
 def test_every_line_of_a_table_has_as_many_cells(load, row: dict) -> None:
     tables = load("quality_tables")
-    for table in (tables.identity_table, tables.motion_table, tables.cost_table):
+    for table in (
+        tables.identity_table, tables.motion_table, tables.cost_table, tables.ceiling_table,
+        tables.truth_table,
+    ):  # fmt: skip
         assert len({line.count("|") for line in table([row]).splitlines()}) == 1
+
+
+def test_people_have_no_verdict(load, row: dict) -> None:
+    text = load("quality_tables").ceiling_table([row])
+    assert "| someone | 0.125 | 0.200 | – |" in text
+    assert "✗" not in text and "50%, 50%, –" in text
 
 
 @pytest.mark.parametrize(

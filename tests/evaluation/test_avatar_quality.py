@@ -8,8 +8,14 @@ import pytest
 import torch
 
 from fc4d_ray.avatar.avatar import Avatar
-from fc4d_ray.evaluation.avatar_quality import AvatarStills, measure_avatar, summarise
+from fc4d_ray.evaluation.avatar_quality import (
+    AvatarStills,
+    PersonStills,
+    measure_avatar,
+    summarise,
+)
 from fc4d_ray.evaluation.criteria import verdicts
+from fc4d_ray.evaluation.expressions import lip_opening_growth
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,17 @@ def test_stills_are_made_once_each() -> None:
         stills.through_lens(2.0)
     assert avatar.renders == 4
     assert stills.at(30)[0, 0, 0] != stills.acting("jaw open", 30)[0, 0, 0]
+
+
+def test_a_true_person_is_measured_through_the_same_stills(person) -> None:
+    stills = PersonStills(person)
+    rest, opened = stills.at(0), stills.acting("jaw open", 0)
+    assert rest.shape == opened.shape == (512, 512, 3)
+    growth = lip_opening_growth(rest, opened)
+    assert growth is not None and growth > 0.1
+    assert (rest[0] == 255).all(), "on white"
+    np.testing.assert_array_equal(rest, stills.at(0))
+    assert (rest != stills.at(30)).any()
 
 
 @pytest.fixture(scope="module")
