@@ -15,14 +15,11 @@ from scipy.ndimage import minimum_filter
 from fc4d_ray.cameras import Camera, look_at, pixel_centres
 from fc4d_ray.errors import FitFailed
 from fc4d_ray.heads.rig import Region
+from fc4d_ray.portraits.dlib_models import FaceModels
+from fc4d_ray.portraits.landmarks import MIRRORED_LANDMARK
 
 _SIZE = 640
-_SIDES = [16 - i for i in range(17)] + [26 - i for i in range(10)] + [27, 28, 29, 30]
-_SIDES += [35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
-_SIDES += [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
 _UPPER_INNER_LIP, _LOWER_INNER_LIP = (61, 62, 63), (65, 66, 67)
-MIRRORED_LANDMARK: tuple[int, ...] = tuple(_SIDES)
-"""``MIRRORED_LANDMARK[i]`` is landmark ``i``'s partner on the other side of the face."""
 
 
 def embed_landmarks(
@@ -120,8 +117,6 @@ def shaded(
 
 
 def _detect(image: NDArray[np.uint8]) -> NDArray[np.float64]:
-    from fc4d_ray.portraits.dlib_models import FaceModels
-
     models = FaceModels()
     found = models.find_hog(image, upsample=0, threshold=-0.5)
     if not found:

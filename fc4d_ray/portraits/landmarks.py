@@ -28,12 +28,12 @@ _BOXES = (
 face and its mirror image: one alone is noisy."""
 _CLIP_LIMIT, _TILES = 2.0, 4
 """Contrast-limited equalisation: the predictor compares pixels, and hardly sees dark skin's."""
-MIRRORED = (
+MIRRORED_LANDMARK = (
     *range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31,
     45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40,
     54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65,
 )  # fmt: skip
-"""Which of iBUG's 68 points each becomes in a mirror."""
+"""``MIRRORED_LANDMARK[i]`` is landmark ``i``'s partner on the other side of the face."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _averaged(models: FaceModels, face: NDArray[np.uint8], box: NDArray) -> NDAr
         guesses.append(models.landmarks(face, np.concatenate([low, high])))
         across = np.array([side - high[0], low[1], side - low[0], high[1]])
         flipped = models.landmarks(mirrored, across)
-        guesses.append((flipped * [-1, 1] + [side, 0])[list(MIRRORED)])
+        guesses.append((flipped * [-1, 1] + [side, 0])[list(MIRRORED_LANDMARK)])
     return np.mean(guesses, 0)
 
 

@@ -5,8 +5,9 @@ import pytest
 
 from fc4d_ray.errors import FitFailed
 from fc4d_ray.heads.anny import AnnyHead
-from fc4d_ray.heads.landmark_embedding import MIRRORED_LANDMARK, embed_landmarks
+from fc4d_ray.heads.landmark_embedding import embed_landmarks
 from fc4d_ray.heads.rig import Region
+from fc4d_ray.portraits.landmarks import MIRRORED_LANDMARK
 
 
 def _points(head: AnnyHead, faces: np.ndarray, barycentric: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from fc4d_ray.portraits.crop import roll_rad
 from fc4d_ray.portraits.decoding import DecodedPortrait, decode_portrait
 from fc4d_ray.portraits.detection import overlap
 from fc4d_ray.portraits.dlib_models import FaceModels
-from fc4d_ray.portraits.landmarks import MIRRORED, locate_face
+from fc4d_ray.portraits.landmarks import MIRRORED_LANDMARK, locate_face
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 EXPECTED_BOXES = {
@@ -90,7 +90,7 @@ def test_neither_darkness_nor_a_mirror_moves_landmarks(
         picture, expected = (astronaut * 0.25 + 10).astype(np.uint8), plain.landmarks
     else:
         picture = np.ascontiguousarray(astronaut[:, ::-1])
-        expected = (plain.landmarks * [-1, 1] + [astronaut.shape[1], 0])[list(MIRRORED)]
+        expected = (plain.landmarks * [-1, 1] + [astronaut.shape[1], 0])[list(MIRRORED_LANDMARK)]
     face = locate_face(models, portrait_of(picture), {}, IngestConfig())
     width = np.ptp(plain.landmarks[:17, 0])
     error = np.linalg.norm(face.landmarks - expected, axis=1)[17:].mean() / width

@@ -10,8 +10,8 @@ from fc4d_ray.cameras import Camera
 from fc4d_ray.errors import ConfigError, FitFailed
 from fc4d_ray.evaluation.synthetic import make_person, surface_error_mm
 from fc4d_ray.heads.anny import AnnyHead
-from fc4d_ray.heads.landmark_embedding import MIRRORED_LANDMARK
 from fc4d_ray.heads.rig import Region
+from fc4d_ray.portraits.landmarks import MIRRORED_LANDMARK
 from fc4d_ray.priors.shape.fitting import FitConfig, HeadFit, fit_head
 
 SIZE = 512
