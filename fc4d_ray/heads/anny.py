@@ -22,7 +22,7 @@ from fc4d_ray.heads.landmark_embedding import embed_landmarks
 from fc4d_ray.heads.rig import HeadRig, Region
 from fc4d_ray.heads.teeth import make_mouth_bag, make_teeth
 
-FORMAT = 22
+FORMAT = 23
 """Raised whenever the cut or the reduction changes, so that an old cache is not read."""
 
 BUST_DEPTH_M = 0.42
@@ -33,6 +33,9 @@ N_IDENTITY = 110
 HEAD_LOCAL_CHANGES = (
     "cheek", "chin", "ear", "eye", "forehead", "head", "mouth", "neck", "nose", "eyebrows",
 )  # fmt: skip
+_JAW_ACTIONS, _JAW_WAY = ("jawOpen", "mouthClose"), 0.9
+"""Share of anny's widest opening, and of the closing of lips over it, that an action of 1 means:
+with 39 mm between the lips landmark detectors lose the lower one."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ def build_anny_head() -> AnnyHead:
     labels = list(model.blendshape_labels)
     actions = np.stack([blendshapes[labels.index(f"facial_action:{n}")][kept] for n in names])
     actions = _to_head_frame(actions)
+    actions[[names.index(name) for name in _JAW_ACTIONS]] *= _JAW_WAY
     mirror = _mirror_map(mean)
     mean, identity = _symmetric(mean, mirror), identity
     neck_weight, pivot = _neck(model, kept, mean)
@@ -336,7 +340,7 @@ def _with_inner_mouth(
     return _append(head, bag.vertices, bag.faces, bag.mirror, bag.jaw_share, Region.MOUTH)
 
 
-_TONGUE_SINKS = 0.45
+_TONGUE_SINKS = 0.5
 """Share of its height that the tongue loses while the jaw opens, over and above the jaw's way."""
 
 

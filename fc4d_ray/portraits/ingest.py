@@ -17,6 +17,7 @@ from fc4d_ray.portraits.crop import CropFrame, frame_crop, inside_source, map_bo
 from fc4d_ray.portraits.decoding import DecodedPortrait, decode_portrait
 from fc4d_ray.portraits.dlib_models import FaceModels
 from fc4d_ray.portraits.landmarks import LocatedFace, locate_face
+from fc4d_ray.portraits.lip_line import with_shut_lips
 from fc4d_ray.portraits.matte import compute_matte
 from fc4d_ray.portraits.regions import label_map, segment
 from fc4d_ray.portraits.stray_hair import without_stray_hair
@@ -65,6 +66,8 @@ def ingest_portrait(
     image = warp(portrait.rgb, decoded_to_crop, size)
     inside = inside_source(frame, portrait.source_size)
     landmarks = map_points(frame.source_to_crop, face.landmarks)
+    if face.landmarks_source == "detector":
+        landmarks = with_shut_lips(landmarks, image)
     own_alpha = _own_alpha(portrait, decoded_to_crop, size, landmarks)
     regions = segment(
         image,

@@ -29,15 +29,15 @@ _SURROUNDINGS_M = 0.026
 """How far around an eye skin lends its colour."""
 _CLEAR_OF_LASHES_M = 0.0035
 """Skin nearer to the open eye's outline is mixed with lashes and lends none."""
-_LASH_M = (0.0010, 0.0022)
+_LASH_M = (0.0018, 0.0030)
 """Height over the lid's edge up to which lashes are full, and at which they end."""
-_LID_SHADOW, _SHADOW_M = np.array([0.36, 0.44, 0.48]), 0.009
+_LID_SHADOW, _SHADOW_M = np.array([0.30, 0.36, 0.40]), 0.009
 """How much darker, in red, green and blue, a shut lid is at its edge, where it turns down, and up
 to which height: blood shows through thin skin, so the shadow is warm."""
 _MOVING_SHARE = 0.3
 """Skin that moves by more than this share of the largest way is the lid that shuts."""
 _RASTER_M, _RASTER_DISTANCE_M = 0.0003, 4.0
-_LASH_TONE = np.array([0.32, 0.27, 0.25])
+_LASH_TONE = np.array([0.20, 0.17, 0.15])
 """Of the lid's colour, at its edge: brown; a shut eye without a line reads as no eye at all."""
 
 

@@ -27,7 +27,7 @@ from fc4d_ray.priors.shape.key_light import key_light
 from fc4d_ray.rendering.mesh import rasterize_mesh
 
 _FLESH = (
-    (Region.TONGUE, (0.48, 0.21, 0.20), 0.5),
+    (Region.TONGUE, (0.42, 0.18, 0.17), 0.6),
     (Region.MOUTH, (0.28, 0.10, 0.09), 0.8),
 )
 """Colours inside the mouth, and how much darker each is at its back: a wet tongue glints."""
