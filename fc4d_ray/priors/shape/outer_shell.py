@@ -68,6 +68,9 @@ _SEEN_M = 0.025
 """Depth about the bare head within which the hair that a pixel shows must lie."""
 _LEAST_HAIR_SHARE = 0.003
 """Share of the crop below which hair, hats included, is noise: nothing stands on this head."""
+_ABOVE_EARS_Y = 0.03
+_BARE_CROWN = 0.04
+"""Share of hair on the head above the ears below which hair elsewhere is none of this head's."""
 _HANGING_SHARE = 0.03
 """Share of the hair below the nape from which on hair is not short."""
 _LEAST_WIDTH = 0.8
@@ -140,17 +143,20 @@ class _SilhouetteView:
         below_nape = self.camera.project(np.array([[0.0, _NAPE_Y, 0.0]]))[0][0, 1]
         hair = _main_part(self.labels == HAIR)
         hanging = hair[round(float(np.clip(below_nape, 0, side - 1))) :]
-        self.is_bald = bool(hair.mean() < _LEAST_HAIR_SHARE)
         self.is_short = bool(hanging.sum() < _HANGING_SHARE * hair.sum())
         self.head_depth = rasterize_mesh(rest, rig.faces, self.camera).z_depth
         skull = np.isin(rig.region, (Region.SCALP, Region.FACE, Region.EAR))
         bare = rasterize_mesh(rest, rig.faces[skull[rig.faces].all(1)], self.camera)
         self.skull_inside = bare.face >= 0
+        ear_level = self.camera.project(np.array([[0.0, _ABOVE_EARS_Y, 0.0]]))[0][0, 1]
+        crown = self.skull_inside & self.inside & (np.arange(side)[:, None] < ear_level)
+        bare_crown = crown.any() and (self.labels[crown] == HAIR).mean() < _BARE_CROWN
+        self.is_bald = bool(hair.mean() < _LEAST_HAIR_SHARE or bare_crown)
 
     def hair_thickness(self, limit: float) -> float:
         """Median gap between the skull's outline and the matte's, above the ears, metres."""
         rim = self.skull_inside & ~ndimage.binary_erosion(self.skull_inside)
-        ear_level = self.camera.project(np.array([[0.0, 0.03, 0.0]]))[0][0, 1]
+        ear_level = self.camera.project(np.array([[0.0, _ABOVE_EARS_Y, 0.0]]))[0][0, 1]
         rows, columns = np.nonzero(rim)
         upper = rows < ear_level
         gap = self.distance[rows[upper], columns[upper]]

@@ -107,6 +107,18 @@ def test_a_shaved_head_stays_bare(bald) -> None:
     assert shell.vertices[:, 1].max() < -0.03, "nothing stands on the head"
 
 
+def test_a_patch_of_wall_beside_a_bald_head_grows_no_hair(bald) -> None:
+    person, portrait = bald
+    rig, labels, matte = person.head_rig, portrait.labels.copy(), portrait.matte.copy()
+    edge = np.nonzero(labels[110])[0].max()
+    wall = np.s_[95:140, edge - 4 : edge + 12]
+    labels[wall], matte[wall] = HAIR, 255
+    assert (labels == HAIR).mean() > 0.01
+    shell = grow_outer_shell(rig, rig.neutral, portrait.camera, matte, labels, CONFIG)
+    assert not (shell.region == Region.HAIR).any()
+    assert shell.vertices[:, 1].max() < -0.03
+
+
 def test_a_ribbon_thinner_than_two_voxels_hangs_whole(person, portrait) -> None:
     """A scarf's end beside the neck, as wide as five pixels of the crop."""
     rig = person.head_rig
