@@ -138,18 +138,22 @@ def truth_table(rows: Sequence[Mapping[str, Any]]) -> str:
         ]
         for row in rows
     ]
-    means = [
-        " / ".join(
-            form.format(fmean(row["truth"]["views"][azimuth]["head"][key] for row in rows))
-            for key, form in (("psnr", "{:.1f}"), ("ssim", "{:.3f}"))
-        )
-        for azimuth in azimuths
-    ]
+    means, shared = (
+        [
+            " / ".join(
+                form.format(fmean(row["truth"]["views"][azimuth][part][key] for row in rows))
+                for key, form in (("psnr", "{:.1f}"), ("ssim", "{:.3f}"))
+            )
+            for azimuth in azimuths
+        ]
+        for part in ("head", "shared")
+    )
     errors = [
         f"{fmean(row['truth'][key] for row in rows):.2f} mm"
         for key in ("surface_error_mm", "mean_head_error_mm")
     ]
-    return markdown_table(header, [*lines, ["**mean**", *means, *errors]])
+    last = [["**mean**", *means, *errors], ["**mean, where both show it**", *shared, "", ""]]
+    return markdown_table(header, [*lines, *last])
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -176,8 +180,9 @@ def _ceiling_legend() -> str:
 
 def _truth_legend() -> str:
     return (
-        "PSNR in dB / SSIM of the head above the chin, in views that were never seen; mean "
-        "distance of the fitted from the true skin, beside that of the model's mean head."
+        "PSNR in dB / SSIM of the head above the chin on white, in views that were never seen, and "
+        "in the last line where both the avatar and the truth show something; mean distance of the "
+        "fitted from the true skin, beside that of the model's mean head."
     )
 
 

@@ -36,13 +36,17 @@ class HeldOutView:
     truth: NDArray[np.float32]  # [H, W, 3]
     bust: NDArray[np.bool_]  # [H, W] where either shows something, above the bust's fade
     head: NDArray[np.bool_]  # [H, W] of it, what lies above the chin in the picture
+    shared: NDArray[np.bool_]  # [H, W] of the head, what both show
 
 
 def view_figures(view: HeldOutView) -> dict[str, dict[str, float]]:
-    """``picture_figures`` of the ``head`` and of the whole ``bust``."""
+    """``picture_figures`` of the ``head``, of what both ``shared`` of it, and of the ``bust``.
+
+    Where only one of the two shows something, dark hair is compared with a white background.
+    """
     return {
-        name: picture_figures(view.picture, view.truth, mask)
-        for name, mask in (("head", view.head), ("bust", view.bust))
+        name: picture_figures(view.picture, view.truth, getattr(view, name))
+        for name in ("head", "shared", "bust")
     }
 
 
@@ -55,22 +59,23 @@ def held_out_views(
     """The avatar at rest beside the photographed person, from the orbit in the person's frame."""
     splats = avatar.splats({})
     white = splats.means.new_ones(3)
-    estimated, true = _face_points(avatar.rig.neutral, person)
+    estimated, true_face = _face_points(avatar.rig.neutral, person)
     chin = person.landmark_points()[CHIN]
     views = []
     for azimuth in azimuths_deg:
         camera = orbit_camera(azimuth, size=size)
         rgba, depth = person.render(camera)
-        in_avatar = carried_camera(camera, estimated, true)
+        in_avatar = carried_camera(camera, estimated, true_face)
         drawn = render_splats(splats, in_avatar, white)
         alpha, points = surface_image(splats, in_avatar)
-        shown = (rgba[..., 3] > 127) | (alpha > SILHOUETTE_ALPHA)
+        true, drawn_in = rgba[..., 3] > 127, alpha > SILHOUETTE_ALPHA
         upper = above_fade(points) & above_fade(_true_points(camera, depth))
-        bust = shown & upper
+        bust = (true | drawn_in) & upper
         head = bust.copy()
         head[int(camera.project(chin)[0][1]) :] = False
         picture = drawn.image.clamp(0, 1).cpu().numpy()
-        views.append(HeldOutView(azimuth, picture, _on_white(rgba), bust, head))
+        shared = head & true & drawn_in
+        views.append(HeldOutView(azimuth, picture, _on_white(rgba), bust, head, shared))
     return views
 
 

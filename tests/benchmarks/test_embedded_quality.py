@@ -41,7 +41,7 @@ def row() -> dict:
         },
         "costs": {"seconds": {"ingest": 9.2, "train": 120.4}, "seconds_total": 129.6},
         "truth": {
-            "views": {"+0": {"head": {"psnr": 20.0, "ssim": 0.8}}},
+            "views": {"+0": {key: {"psnr": 20.0, "ssim": 0.8} for key in ("head", "shared")}},
             "surface_error_mm": 1.0, "mean_head_error_mm": 1.5,
             "measured": {
                 "identity": {"id_distance_0": 0.125, "id_distance_30": 0.2, "id_distance_45": None},
@@ -65,11 +65,14 @@ def test_tables_mark_what_is_missed_and_what_is_missing(load, row: dict) -> None
 
 def test_truth_is_averaged_over_people(load, row: dict) -> None:
     other = row | {"truth": {
-        "views": {"+0": {"head": {"psnr": 24.0, "ssim": 0.9}}},
+        "views": {"+0": {
+            "head": {"psnr": 24.0, "ssim": 0.9}, "shared": {"psnr": 28.0, "ssim": 1.0},
+        }},
         "surface_error_mm": 2.0, "mean_head_error_mm": 2.5,
     }}  # fmt: skip
-    last = load("quality_tables").truth_table([row, other]).splitlines()[-1]
-    assert last == "| **mean** | 22.0 / 0.850 | 1.50 mm | 2.00 mm |"
+    *_, mean, shared = load("quality_tables").truth_table([row, other]).splitlines()
+    assert mean == "| **mean** | 22.0 / 0.850 | 1.50 mm | 2.00 mm |"
+    assert shared == "| **mean, where both show it** | 24.0 / 0.900 |  |  |"
 
 
 def test_every_line_of_a_table_has_as_many_cells(load, row: dict) -> None:

@@ -41,6 +41,8 @@ def test_a_faithful_avatar_is_close_to_the_truth(faithful_avatar: Avatar, person
         assert figures["psnr"] > 18.5
         assert figures["ssim"] > 0.75
         assert figures["detail_agreement"] > 0.15
+        assert view.shared.sum() > 0.9 * view.head.sum()
+        assert view_figures(view)["shared"]["psnr"] > figures["psnr"], "outlines cost most"
 
 
 def test_frames_of_their_own_cost_an_avatar_nothing(avatar_of, person) -> None:
