@@ -48,6 +48,9 @@ _SQUARE_COSINE = 0.55
 """From this cosine of view and surface on a misfit stays as small as it is."""
 
 
+_JAW_Y_M = -0.09
+"""Height of the jaw's edge in the head frame: only above it are the head's sides alike."""
+
 _STRANDS_M, _WEAVE_M, _PORES_M = 0.007, 0.002, 0.003
 """Coarsest structure of synthesised hair, of headwear (folds cannot be continued) and of skin."""
 
@@ -73,7 +76,7 @@ class ClassicalImageConfig:
     grazing_cosine: tuple[float, float] = (0.14, 0.42)
     """An anchor counts for nothing below the first cosine of view and surface, fully above the
     second."""
-    hair_strength: float = 0.9
+    hair_strength: float = 0.75
     """Contrast of synthesised hair strands against the portrait's."""
     skin_strength: float = 0.7
     """Contrast of synthesised skin against the portrait's."""
@@ -257,6 +260,8 @@ def _mirrored_detail(
     pixels, distance = project(points, reference.camera)
     seen = closest_depth(reference.depth, pixels, distance)
     visible = (depth > 0) & (seen > 0) & ((seen - distance).abs() < 1.5 * tolerance)
+    # A necklace or a shadow on one side of the neck is none on the other.
+    visible &= points[..., 1] > _JAW_Y_M
     trust = reference.trust
     is_hair = torch.zeros_like(trust)
     if reference.material is not None:

@@ -33,6 +33,9 @@ _FLESH = (
 """Colours inside the mouth, and how much darker each is at its back: a wet tongue glints."""
 _NECKLINE_M, _NECKLINE_NEIGHBOURS, _NECKLINE_ROUNDS = 0.012, 48, 6
 _NECK_FOOT_Y, _NECK_HALF_WIDTH_M, _FEWEST_ON_NECK = -0.14, 0.075, 20
+_FORGETS, _HAIR_FORGETS = 1e-5, 0.05
+"""How strongly, against a link of the membrane, unseen colour goes back to the usual one: within a
+few centimetres for hair, hardly at all for skin and clothing."""
 _RING = np.array([0.25, 1.0, 0.25])
 """What a step sideways counts on a neck against one up or down."""
 
@@ -238,7 +241,11 @@ def _diffuse(vertices, material, colour, seen, mirror, kind) -> NDArray[np.float
         value[use], weight[use] = colour[partner[use]], lent[use]
     if weight.sum() < 1e-3:
         return np.full((len(rows), 3), 0.45)
-    mean = (value * weight[:, None]).sum(0) / weight.sum()
+    usual = (value * weight[:, None]).sum(0) / weight.sum()
+    pull = _FORGETS
+    if kind == Material.HAIR:
+        # Unseen hair begins at the rim, and the rim is mixed with what lies behind it.
+        usual, pull = np.median(value[weight > 0.5 * weight.max()], 0), _HAIR_FORGETS
     neighbours = min(10, len(rows))
     distance, index = cKDTree(points).query(points, neighbours)
     scale = np.median(distance[:, 1]) + 1e-9
@@ -247,9 +254,8 @@ def _diffuse(vertices, material, colour, seen, mirror, kind) -> NDArray[np.float
     graph = coo_matrix((link.ravel(), (source, index.ravel())), shape=(len(rows),) * 2).tocsr()
     graph = 0.5 * (graph + graph.T)
     laplacian = diags(np.asarray(graph.sum(1)).ravel()) - graph
-    data = 2.0 * weight + 1e-5
-    system = (laplacian + diags(data)).tocsc()
-    right = 2.0 * weight[:, None] * value + 1e-5 * mean
+    system = (laplacian + diags(2.0 * weight + pull)).tocsc()
+    right = 2.0 * weight[:, None] * value + pull * usual
     return np.stack([spsolve(system, right[:, c]) for c in range(3)], 1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -146,3 +147,16 @@ def test_a_portrait_of_nothing_still_gets_finite_colours(fitted, portrait, head)
         portrait.image, empty, empty, np.ones(len(rig.neutral)),
     )  # fmt: skip
     assert np.isfinite(surface.colour).all() and surface.seen.max() == 0
+
+
+def test_the_rim_of_hair_does_not_colour_the_back_of_the_head(fitted, portrait, head, flat) -> None:
+    """The outermost pixels of hair are mixed with the wall; behind, hair is as most of it is."""
+    image = _flat(portrait.labels)
+    distance = cv2.distanceTransform((portrait.matte > 127).astype(np.uint8), cv2.DIST_L2, 5)
+    image[(portrait.labels == HAIR) & (distance < 9)] = (250, 250, 250)
+    rimmed = _complete(fitted, portrait, image, head)
+    hair = rimmed.material == Material.HAIR
+    toward = fitted.rig.neutral @ (fitted.camera.position / np.linalg.norm(fitted.camera.position))
+    behind = hair & (toward < np.percentile(toward[hair], 20))
+    assert (rimmed.colour[hair & (rimmed.seen > 0.2)].max(0) > 0.5).all(), "the rim is seen"
+    assert np.abs(rimmed.colour[behind] - flat.colour[behind]).mean() < 0.06
