@@ -69,6 +69,7 @@ _SEEN_M = 0.025
 _LEAST_HAIR_SHARE = 0.003
 """Share of the crop below which hair, hats included, is noise: nothing stands on this head."""
 _ABOVE_EARS_Y = 0.03
+"""Height in the head frame from which on hair is the head's own and not what hangs beside it."""
 _BARE_CROWN = 0.04
 """Share of hair on the head above the ears below which hair elsewhere is none of this head's."""
 _HANGING_SHARE = 0.03
@@ -78,13 +79,13 @@ _LEAST_WIDTH = 0.8
 _TURNED_DEG = 12.0
 _SMOOTHING_VOXELS = 1.1
 """Standard deviation of the blur before meshing: takes the voxels' steps out."""
-_CRUMB_VERTICES = 0.015
-"""The same for pieces of the finished surface, as a share of its vertices."""
-_OUTER_SKIN = (Region.FACE, Region.SCALP, Region.EAR, Region.NECK, Region.BUST)
 _ONE_KIND = 0.7
 """Share of hair from which on a piece of the shell is hair altogether."""
 _CRUMB = 0.01
 """Separate pieces below this share of the whole are noise of the matte."""
+_CRUMB_VERTICES = 0.015
+"""The same for pieces of the finished surface, as a share of its vertices."""
+_OUTER_SKIN = (Region.FACE, Region.SCALP, Region.EAR, Region.NECK, Region.BUST)
 
 
 def grow_outer_shell(
@@ -148,17 +149,16 @@ class _SilhouetteView:
         skull = np.isin(rig.region, (Region.SCALP, Region.FACE, Region.EAR))
         bare = rasterize_mesh(rest, rig.faces[skull[rig.faces].all(1)], self.camera)
         self.skull_inside = bare.face >= 0
-        ear_level = self.camera.project(np.array([[0.0, _ABOVE_EARS_Y, 0.0]]))[0][0, 1]
-        crown = self.skull_inside & self.inside & (np.arange(side)[:, None] < ear_level)
+        self.ear_level = self.camera.project(np.array([[0.0, _ABOVE_EARS_Y, 0.0]]))[0][0, 1]
+        crown = self.skull_inside & self.inside & (np.arange(side)[:, None] < self.ear_level)
         bare_crown = crown.any() and (self.labels[crown] == HAIR).mean() < _BARE_CROWN
         self.is_bald = bool(hair.mean() < _LEAST_HAIR_SHARE or bare_crown)
 
     def hair_thickness(self, limit: float) -> float:
         """Median gap between the skull's outline and the matte's, above the ears, metres."""
         rim = self.skull_inside & ~ndimage.binary_erosion(self.skull_inside)
-        ear_level = self.camera.project(np.array([[0.0, _ABOVE_EARS_Y, 0.0]]))[0][0, 1]
         rows, columns = np.nonzero(rim)
-        upper = rows < ear_level
+        upper = rows < self.ear_level
         gap = self.distance[rows[upper], columns[upper]]
         hair = self.labels[rows[upper], columns[upper]] == HAIR
         if not hair.any():
@@ -349,11 +349,7 @@ def _drop_hidden(vertices, faces, rest, head_faces) -> tuple[NDArray, NDArray]:
     centres = rest[head_faces].mean(1)
     _, nearest = cKDTree(centres).query(vertices)
     height = ((vertices - centres[nearest]) * normals[nearest]).sum(1)
-    faces = faces[(height[faces] > -0.006).any(1)]
-    kept = np.unique(faces)
-    index = np.full(len(vertices), -1)
-    index[kept] = np.arange(len(kept))
-    return vertices[kept], index[faces]
+    return _compacted(vertices, faces[(height[faces] > -0.006).any(1)])
 
 
 def _drop_crumbs(vertices: NDArray, faces: NDArray) -> tuple[NDArray, NDArray]:
@@ -362,10 +358,15 @@ def _drop_crumbs(vertices: NDArray, faces: NDArray) -> tuple[NDArray, NDArray]:
         return vertices, faces
     piece = _pieces(len(vertices), faces)
     large = np.bincount(piece) > _CRUMB_VERTICES * len(vertices)
-    kept = np.flatnonzero(large[piece])
+    return _compacted(vertices, faces[large[piece[faces[:, 0]]]])
+
+
+def _compacted(vertices: NDArray, faces: NDArray) -> tuple[NDArray, NDArray]:
+    """Without the vertices that no face uses."""
+    kept = np.unique(faces)
     index = np.full(len(vertices), -1)
     index[kept] = np.arange(len(kept))
-    return vertices[kept], index[faces[large[piece[faces[:, 0]]]]]
+    return vertices[kept], index[faces]
 
 
 def _shell_regions(vertices: NDArray, faces: NDArray, view: _SilhouetteView) -> NDArray[np.uint8]:

@@ -32,7 +32,9 @@ _FLESH = (
 )
 """Colours inside the mouth, and how much darker each is at its back: a wet tongue glints."""
 _NECKLINE_M, _NECKLINE_NEIGHBOURS, _NECKLINE_ROUNDS = 0.012, 48, 6
-_NECK_FOOT_Y, _NECK_HALF_WIDTH_M, _FEWEST_ON_NECK = -0.14, 0.075, 20
+_NECK_FOOT_Y, _NECK_HALF_WIDTH_M = -0.14, 0.075
+"""The neck proper: the model's neck region reaches to the shoulders."""
+_FEWEST_ON_NECK = 20
 _FORGETS, _HAIR_FORGETS = 1e-5, 0.05
 """How strongly, against a link of the membrane, unseen colour goes back to the usual one: within a
 few centimetres for hair, hardly at all for skin and clothing."""
@@ -171,11 +173,10 @@ def _materials(vertices, region, sight: _Sight, labels) -> NDArray[np.uint8]:
     front = torso & (vertices[:, 2] > vertices[torso, 2].mean())
     column = (region == Region.NECK) & (vertices[:, 1] > _NECK_FOOT_Y)
     column &= np.abs(vertices[:, 0]) < _NECK_HALF_WIDTH_M
-    for part in (column, ~column):
-        # What lies on the shoulders beside a neck is not round it; a collar is at one height.
+    # What lies on the shoulders beside a neck is not round it; a collar is at one height.
+    for part, scale in ((column, _RING), (~column, 1.0)):
         here, shown = front & part, known & part
         shown = shown if shown.sum() > _FEWEST_ON_NECK else known
-        scale = _RING if part is column else 1.0
         _, nearest = cKDTree(vertices[shown] * scale).query(vertices[here] * scale)
         is_cloth = at_pixel[shown][nearest] == CLOTHING
         material[here] = np.where(is_cloth, Material.CLOTHING, Material.SKIN)
