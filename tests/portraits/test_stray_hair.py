@@ -67,3 +67,14 @@ def test_hair_that_nothing_joins_to_the_head_is_clothing() -> None:
     assert (result[225:228, 60:110] == CLOTHING).all(), "the collar's lower half"
     assert (result[beard] == HAIR).all()
     assert (result[lock] == HAIR).all(), "long hair hangs from the head"
+
+
+def test_specks_of_hair_on_bare_shoulders_clothe_nobody() -> None:
+    """A collar has a size; below a speck the shoulder stays skin down to the neckline."""
+    labels, image = _scene()
+    labels[195:215, 20:80], labels[215:, 20:80] = SKIN, CLOTHING
+    speck = np.s_[196:200, 30:38]
+    labels[speck], image[speck] = HAIR, (70, 45, 30)
+    result = without_stray_hair(labels, image, LANDMARKS)
+    assert (result[speck] == CLOTHING).all()
+    assert (result[201:215, 20:80] == SKIN).all()
