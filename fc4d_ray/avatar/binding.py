@@ -39,6 +39,12 @@ class FaceFrames:
     stretch: Tensor | None = None
     """(..., F, 3) change of shape since rest (stretch.py); None for similarity attachment."""
 
+    def relative_area(self) -> Tensor:
+        """(..., F) areas of the triangles, times a factor of its own for each triangle."""
+        if self.stretch is None:
+            return self.scale.square()
+        return self.scale.square() * self.stretch[..., 0] * self.stretch[..., 2]
+
     def gather(self, face_index: Tensor) -> FaceFrames:
         """Frames of the faces (N,) of a single time step, one row per entry."""
         return FaceFrames(

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fc4d_ray.avatar.frames import FrameSource, Sample
 from fc4d_ray.avatar.gaussians import Gaussians
@@ -27,7 +28,13 @@ _PICTURES_LOOKED_AT = 8
 logger = logging.getLogger(__name__)
 
 
-def fingerprint(config: Any, seed: int, source: FrameSource, gaussians: Gaussians) -> str:
+def fingerprint(
+    config: Any,
+    seed: int,
+    source: FrameSource,
+    gaussians: Gaussians,
+    grown: NDArray[np.floating] | None = None,  # [F]
+) -> str:
     """Digest of what decides a training's course.
 
     Of the pictures' pixels a few stand for all, so that starting does not decode every clip. The
@@ -44,6 +51,8 @@ def fingerprint(config: Any, seed: int, source: FrameSource, gaussians: Gaussian
         digest.update(name.encode() + rows.detach().cpu().numpy().tobytes())
     for name, array in sorted(gaussians.to_arrays().items()):
         digest.update(name.encode() + array.tobytes())
+    if grown is not None:
+        digest.update(np.ascontiguousarray(grown, np.float64).tobytes())
     return digest.hexdigest()
 
 

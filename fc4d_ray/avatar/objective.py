@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -81,8 +81,11 @@ def objective(
     losses: LossConfig,
     sh_degree: int,
     offsets: OffsetModel | None,
+    held: Tensor | None = None,  # (F,) bool
 ) -> Objective:
     """Render the window and weigh it against its target.
+
+    Splats on faces that are ``held`` are drawn, but learn nothing from this picture.
 
     Without ``offsets`` this is GaussianAvatars' loss. With them (equations 2-4) base and offset
     colours are drawn in one pass of six channels, since neither changes the blending weights; the
@@ -90,6 +93,8 @@ def objective(
     """
     rows = rows_in_view(gaussians, frames, picture.camera)
     seen = take_rows(gaussians, rows)
+    if held is not None:
+        seen = _without_gradient(seen, held[seen.binding])
     frames = frames.gather(seen.binding)
     world = local_to_world(seen, frames)
     colours = view_colours(world, picture.camera, sh_degree)
@@ -164,6 +169,16 @@ def take_rows(gaussians: Gaussians, rows: Tensor) -> Gaussians:
         return gaussians
     taken = {name: _TakeRows.apply(getattr(gaussians, name), rows) for name in LEARNED}
     return Gaussians(**taken, binding=gaussians.binding[rows])
+
+
+def _without_gradient(gaussians: Gaussians, held: Tensor) -> Gaussians:
+    """The same splats; no gradient reaches those that are ``held`` (N,)."""
+    kept = {}
+    for name in LEARNED:
+        tensor = getattr(gaussians, name)
+        mask = held.reshape(-1, *[1] * (tensor.dim() - 1))
+        kept[name] = torch.where(mask, tensor.detach(), tensor)
+    return replace(gaussians, **kept)
 
 
 class _TakeRows(torch.autograd.Function):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fc4d_ray.avatar.binding import local_to_world
+from fc4d_ray.avatar.binding import FaceFrames, local_to_world
 from fc4d_ray.avatar.coin import CoinNetwork, bake_offsets, normalise_places, position_code
 from fc4d_ray.avatar.config import TrainConfig
 from fc4d_ray.avatar.density import (
@@ -41,6 +41,8 @@ from fc4d_ray.heads.protocol import PosableMesh
 
 _WINDOW_STREAM, _NOISE_STREAM, _NETWORK_STREAM, _PLACE_STREAM = 2, 3, 4, 5
 _PLACES = "coin.places"
+_FOLDED_SHARE = 0.7
+"""Share of its greatest area below which skin that folds shows nothing of itself."""
 _RATE_NAMES = {
     "positions": "position", "log_scales": "scale", "quats": "rotation",
     "opacity_logits": "opacity", "sh0": "sh0", "shN": "shN",
@@ -62,6 +64,7 @@ class Training:
         config: TrainConfig,
         seed: int,
         structure: StructureLoss | None,
+        grown: np.ndarray | None = None,  # [F] areas at rest
     ) -> None:
         self.config = config
         self.source = source
@@ -76,6 +79,7 @@ class Training:
         self.statistics = DensityStatistics.zeros(len(gaussians), self.device)
         self.parameters = self._head_parameters()
         self.poses = PoseCache(mesh, self.parameters, self.device, config.attachment)
+        self._folding = None if grown is None else self._folding_faces(grown)
         self.network: CoinNetwork | None = None
         self.code: Tensor | None = None
         self.places: Tensor | None = None
@@ -102,7 +106,13 @@ class Training:
             frames = self.poses.frames(sample.time)
         with self._timed("render"):
             result = objective(
-                self.gaussians, frames, picture, self.config.losses, self._degree(), self._offsets()
+                self.gaussians,
+                frames,
+                picture,
+                self.config.losses,
+                self._degree(),
+                self._offsets(),
+                self._held(frames),
             )
         collects = self._collects_statistics()
         if collects:
@@ -159,6 +169,19 @@ class Training:
         colour = torch.from_numpy(background).to(self.device)
         target = torch.lerp(colour.expand_as(pixels[..., :3]), pixels[..., :3], alpha[..., None])
         return Picture(camera, view, target, alpha, colour)
+
+    def _folding_faces(self, grown: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Faces that fold (F,), and the relative area below which each counts as folded."""
+        sizes = torch.from_numpy(np.asarray(grown, np.float32)).to(self.device)
+        at_rest = self.poses.frames_of(self.poses.neutral_vertices()).relative_area()
+        return sizes > 1, _FOLDED_SHARE * sizes * at_rest
+
+    def _held(self, frames: FaceFrames) -> Tensor | None:
+        """Faces (F,) whose skin is folded in this pose."""
+        if self._folding is None:
+            return None
+        folds, least_area = self._folding
+        return folds & (frames.relative_area() < least_area)
 
     def _degree(self) -> int:
         available = self.gaussians.sh_degree

@@ -40,9 +40,10 @@ def make_teeth(landmarks: NDArray[np.floating]) -> TeethRows:
     width = np.linalg.norm(left - right)
     centre = 0.5 * (landmarks[62] + landmarks[66])
     # Anatomy: the arch is as wide as the mouth at rest, for a smile bares molars, and lies behind
-    # the lips; the edges of the upper incisors hang a little below the line where the lips meet.
+    # the lips. The upper incisors' edges hang a little below the line where the lips meet; the
+    # lower lip of an open mouth covers most of the lower ones.
     upper = _row(centre + np.array([0, -0.0035, -0.0105]), width * 0.50, height=0.0105, sign=1.0)
-    lower = _row(centre + np.array([0, -0.003, -0.013]), width * 0.47, height=0.0095, sign=-1.0)
+    lower = _row(centre + np.array([0, -0.007, -0.013]), width * 0.47, height=0.0095, sign=-1.0)
     faces = _strip_faces()
     count = len(upper)
     mirror = np.arange(count).reshape(_ROWS, COLUMNS)[:, ::-1].ravel()
@@ -109,7 +110,11 @@ def tooth_row_shade() -> NDArray[np.float32]:
     column = np.tile(np.linspace(-1, 1, COLUMNS), _ROWS)
     gap = np.abs(np.sin(np.pi * TEETH_PER_ROW / 2 * np.arcsin(column * 0.98) / (np.pi / 2)))
     row = np.repeat(np.array([0.75, 0.95, 1.0, 0.8, 0.5, 0.4]), COLUMNS)
-    one = row * (0.80 + 0.20 * gap.clip(0, 0.35) / 0.35) * (1.0 - 0.45 * np.abs(column) ** 3)
+    one = (
+        row
+        * (0.80 + 0.20 * gap.clip(0, 0.35) / 0.35)
+        * (1.0 - 0.75 * smoothstep(np.abs(column), 0.45, 0.95))
+    )
     return np.concatenate([one, one * 0.92]).astype(np.float32)
 
 

@@ -18,7 +18,7 @@ class ImageStage:
 
     name = "image"
     requires: tuple[str, ...] = ("ingest", "shape")
-    version = "4"
+    version = "5"
 
     def weights_digest(self, config: ClassicalImageConfig) -> str:
         return "none"

@@ -17,7 +17,7 @@ class ShapeStage:
 
     name = "shape"
     requires: tuple[str, ...] = ("ingest",)
-    version = "6"
+    version = "7"
 
     def __init__(self) -> None:
         self._head: AnnyHead | None = None

@@ -23,7 +23,7 @@ from fc4d_ray.avatar.surface_samples import (
     visible_faces,
 )
 from fc4d_ray.cameras import Camera, orbit_azimuths, orbit_camera
-from fc4d_ray.heads.rig import HeadRig
+from fc4d_ray.heads.rig import HeadRig, Region
 from fc4d_ray.images import read_depth, read_png
 from fc4d_ray.priors.shape.bust import presence
 from fc4d_ray.priors.shape.views import REFERENCE, read_cameras
@@ -33,17 +33,20 @@ from fc4d_ray.stages.person_files import PersonFiles
 _REFERENCE_WEIGHT = 4.0
 """How much more the portrait's own pixels count when splats get their first colour."""
 
+_SHUT_EYES = {"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0}
+
 SHOWING_POSES: tuple[dict[str, float], ...] = (
     {},
     {"jawOpen": 0.9, "mouthUpperUpLeft": 0.6, "mouthUpperUpRight": 0.6},
     {"mouthSmileLeft": 1.0, "mouthSmileRight": 1.0, "jawOpen": 0.25},
-    {"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0, "browInnerUp": 1.0},
+    {**_SHUT_EYES, "browInnerUp": 1.0},
 )
 """Expressions that between them show lids, teeth and mouth."""
 
-
-_FOLDED = 2.2
-"""Skin that grows to so many times its area shows a portrait too little to take its colour from."""
+_LID_SHARE = 0.3
+"""Skin that moves by more than this share of a blink's largest way belongs to the lids."""
+_FOLDED = 1.4
+"""Folding skin that grows to so many times its area shows a portrait too little of its colour."""
 _UNFOLDS = 1.8
 """Skin that grows to so many times its area has its splats laid out where it is widest."""
 
@@ -91,6 +94,18 @@ def widest_poses(
     return np.where(unfolds, grown.argmax(0), -1), np.where(unfolds, grown.max(0), 1.0)
 
 
+def folding_faces(rig: HeadRig) -> NDArray[np.float64]:
+    """How many times its area at rest a face (F,) reaches where skin folds, 1 elsewhere.
+
+    Lids fold, and whatever else of the head grows to more than ``_UNFOLDS`` times its area.
+    """
+    _, grown = widest_poses(rig, SHOWING_POSES, 1.0)
+    shut = rig.pose(rig.parameters_from_actions(_SHUT_EYES))[0].numpy()
+    way = np.linalg.norm(shut - rig.neutral, axis=1) * (rig.region == Region.FACE)
+    is_lid = (way > _LID_SHARE * way.max())[rig.faces].any(1)
+    return np.where(is_lid | (grown > _UNFOLDS), grown, 1.0)
+
+
 def splats_on_surface(
     person: PersonFiles,
     samples: SurfaceSamples,
@@ -112,7 +127,7 @@ def splats_on_surface(
         completed,
     )
     # Folded skin lies so close behind what hides it that depth cannot tell them apart.
-    folded = (widest_poses(rig, SHOWING_POSES, _FOLDED)[0] >= 0)[samples.face_index]
+    folded = (folding_faces(rig) > _FOLDED)[samples.face_index]
     colours[folded] = completed[folded]
     gaussians = _round_where_widest(rig, samples, colours, attachment)
     opacity = (0.95 * presence(points)).clip(0.005, 0.95)

@@ -17,7 +17,7 @@ from fc4d_ray.avatar.surface_samples import SurfaceSampleConfig
 from fc4d_ray.avatar.trainer import TrainResult, train_avatar
 from fc4d_ray.stages.person_files import read_person
 from fc4d_ray.stages.protocol import Facts, StageContext
-from fc4d_ray.stages.surface_start import lay_out, splats_on_surface
+from fc4d_ray.stages.surface_start import folding_faces, lay_out, splats_on_surface
 from fc4d_ray.stages.track_flame import tracked_rig
 from fc4d_ray.stages.training_frames import PersonFrames
 
@@ -40,7 +40,7 @@ class TrainStage:
 
     name = "train"
     requires: tuple[str, ...] = ("shape", "image", "video", "track")
-    version = "2"
+    version = "3"
 
     def weights_digest(self, config: TrainStageConfig) -> str:
         """Of the structural loss' backbone; its bytes count, not where it lies."""
@@ -77,6 +77,7 @@ class TrainStage:
             rig, frames, gaussians, config, context.seed,
             checkpoint_dir=context.checkpoint, progress=context.progress,
             output_dir=context.output,
+            grown=folding_faces(rig) if config.attachment == "affine" else None,
         )  # fmt: skip
         metadata = {"avatar_id": context.row.get("avatar_id", ""), "seed": context.seed}
         Avatar(result.gaussians, rig, metadata, config.attachment).save(context.output)

@@ -68,6 +68,19 @@ def test_structure_reaches_the_base_and_not_the_offsets(scene):
     assert all(found[name] == 0 for name, _ in offsets.network.named_parameters())
 
 
+def test_splats_on_held_faces_are_drawn_and_learn_nothing(scene):
+    gaussians, frames, picture = scene
+    held = torch.arange(len(frames.scale)) % 3 == 0
+    free = objective(gaussians, frames, picture, LossConfig(), 1, None)
+    part = objective(gaussians, frames, picture, LossConfig(), 1, None, held)
+    assert torch.equal(part.image, free.image)
+    part.loss.backward()
+    on_held = held[gaussians.binding]
+    for name, tensor in gaussians.learned().items():
+        assert tensor.grad[on_held].abs().max() == 0, name
+        assert tensor.grad[~on_held].abs().max() > 0, name
+
+
 def test_lpips_too_reaches_the_base_and_not_the_offsets(scene):
     gaussians, frames, picture = scene
     offsets = model(gaussians, replace(NO_EXTRAS, structure_weight=0.05))

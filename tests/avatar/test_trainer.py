@@ -123,6 +123,25 @@ def test_the_short_run_exercises_density_head_and_degrees(uninterrupted, make_sp
     assert float(curve[-1]["structure"]) > 0
 
 
+def test_folded_skin_learns_from_poses_that_unfold_it_only(ellipsoid, make_frames, make_splats):
+    """At rest these faces have a third of their size; one pose of the clips shows half of it."""
+    config = replace(SHORT, rates=LearningRateConfig(), density=DensityConfig(enabled=False))
+    splats = make_splats(500).with_sh_degree(config.sh_degree)
+    folds = np.arange(len(ellipsoid.faces)) % 2 == 0
+    on_folding = torch.from_numpy(folds)[splats.binding]
+    results = {
+        size: train_avatar(
+            ellipsoid, make_frames(48), splats, config, 1, grown=np.where(folds, size, 1.0)
+        ).base.sh0
+        for size in (3.0, 1.1)
+    }
+    start = splats.sh0
+    assert torch.equal(results[3.0][on_folding], start[on_folding]), "never unfolded, never moved"
+    moved = (results[3.0][~on_folding] - start[~on_folding]).abs().max(1).values
+    assert (moved > 0).float().mean() > 0.9
+    assert (results[1.1][on_folding] != start[on_folding]).any(1).float().mean() > 0.9
+
+
 def test_seeds_decide_the_course(ellipsoid, make_frames, make_splats, uninterrupted):
     arguments = (ellipsoid, make_frames(48), make_splats(500), SHORT)
     assert_same_bits(train_avatar(*arguments, 7), uninterrupted[0])

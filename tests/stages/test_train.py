@@ -16,7 +16,7 @@ from fc4d_ray.heads.rig import Region
 from fc4d_ray.images import read_png
 from fc4d_ray.stages.person_files import read_person
 from fc4d_ray.stages.protocol import StageContext
-from fc4d_ray.stages.surface_start import lay_out, widest_poses
+from fc4d_ray.stages.surface_start import folding_faces, lay_out, widest_poses
 from fc4d_ray.stages.train import TrainStage, TrainStageConfig
 from fc4d_ray.stages.training_frames import PersonFrames
 
@@ -90,6 +90,20 @@ def test_widest_poses_name_the_faces_that_grow(rig) -> None:
     assert 10 < lids.sum() < 600
     assert (centres[lids, 0] > 0).mean() > 0.95, "on the left eye only"
     assert (widest_poses(rig, ({},), 3.0)[0] == -1).all()
+
+
+def test_lids_fold_and_cheeks_do_not(rig) -> None:
+    grown = folding_faces(rig)
+    folds = (grown > 1) & (rig.region[rig.faces[:, 0]] == Region.FACE)
+    centres = rig.neutral[rig.faces].mean(1)
+    marks = rig.landmarks(torch.from_numpy(rig.neutral)).numpy()
+    to_eyes = np.linalg.norm(centres[:, None] - marks[36:48], axis=-1).min(1)
+    to_lips = np.linalg.norm(centres[:, None] - marks[48:], axis=-1).min(1)
+    assert np.minimum(to_eyes, to_lips)[folds].max() < 0.065, "the sockets' depths included"
+    lids = widest_poses(rig, ({"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0},), 2.0)[0] >= 0
+    assert folds[lids].all()
+    nose = np.linalg.norm(centres - marks[30], axis=1) < 0.02
+    assert nose.sum() > 50 and not folds[nose].any()
 
 
 @pytest.fixture(scope="module")

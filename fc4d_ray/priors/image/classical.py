@@ -51,8 +51,8 @@ _SQUARE_COSINE = 0.55
 _JAW_Y_M = -0.09
 """Height of the jaw's edge in the head frame: only above it are the head's sides alike."""
 
-_STRANDS_M, _WEAVE_M, _PORES_M = 0.007, 0.002, 0.003
-"""Coarsest structure of synthesised hair, of headwear (folds cannot be continued) and of skin."""
+_WEAVE_M, _PORES_M = 0.002, 0.003
+"""Coarsest structure of synthesised headwear (folds cannot be continued) and of skin."""
 
 
 class Provenance(IntEnum):
@@ -138,12 +138,9 @@ def complete_views(
             sure_hair,
             metres_per_px,
             seed,
-            coarsest_m=_WEAVE_M if has_cloth else _STRANDS_M,
-            has_strands=not has_cloth,
+            coarsest_m=_WEAVE_M if has_cloth else None,
         ),
-        Material.SKIN: detail_sheet(
-            picture, calm_skin, metres_per_px, seed, coarsest_m=_PORES_M, has_strands=False
-        ),
+        Material.SKIN: detail_sheet(picture, calm_skin, metres_per_px, seed, coarsest_m=_PORES_M),
     }
     back_view = max(
         (v for v in views if v.name != REFERENCE), key=lambda v: _turn_from(v, reference)

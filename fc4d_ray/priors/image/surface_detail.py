@@ -11,11 +11,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fc4d_ray.images import smoothstep
+
 SHEET_HEIGHT_M = 0.5
 SHEET_WIDTH = 1024
 SHEET_HEIGHT = 512
-_STRAND_PX = 9.0
-"""Standard deviation, down the sheet, of the blur that makes strands of patches."""
+_STRAND_PX = (5.0, 9.0)
+"""Standard deviation, down the sheet, of the blur that makes strands of patches: of short hair,
+which stands in tufts, and of long hair, which hangs."""
+_STRAND_WIDTH_M = (0.015, 0.007)
+"""Coarsest structure of either."""
+_LONG_HAIR_M = (0.21, 0.30)
+"""Height of the visible hair from which on it is long, by and by."""
 _HAIR_HUES = (-15.0, 110.0)
 """CIELAB hues, degrees, that hair grows in: from red over brown and blond to an olive cast."""
 _COLOURFUL = 10.0
@@ -29,14 +36,16 @@ def detail_sheet(
     metres_per_px: float,
     seed: int,
     *,
-    coarsest_m: float,
-    has_strands: bool,
+    coarsest_m: float | None,
 ) -> NDArray[np.float32] | None:
     """Detail (SHEET_HEIGHT, SHEET_WIDTH, 3) around 0, periodic in x; None for too little of it.
 
-    Structure coarser than ``coarsest_m`` is left out. Patches with strands are turned so that
-    these run down the sheet, others at random.
+    Structure coarser than ``coarsest_m`` is left out; None stands for hair, whose patches are
+    turned so that strands run down the sheet. All others are turned at random.
     """
+    has_strands = coarsest_m is None
+    length = _longness(sure, metres_per_px) if has_strands else 0.0
+    coarsest_m = float(np.interp(length, (0, 1), _STRAND_WIDTH_M)) if has_strands else coarsest_m
     sheet_px = SHEET_HEIGHT_M / SHEET_HEIGHT
     patch = round(0.022 / metres_per_px)
     patch = max(9, patch | 1)
@@ -65,14 +74,21 @@ def detail_sheet(
     # Dividing by the root of the energy keeps the contrast that plain averaging would lose.
     sheet = (total / np.sqrt(energy))[:SHEET_HEIGHT].mean(-1, keepdims=True)
     if has_strands:
-        sheet = _combed(sheet)
+        sheet = _combed(sheet, float(np.interp(length, (0, 1), _STRAND_PX)))
     # Lightness alone: neighbouring colours of headwear would be speckles.
     return sheet.clip(-0.35, 0.35).repeat(3, -1)
 
 
-def _combed(sheet: NDArray[np.float32]) -> NDArray[np.float32]:
+def _longness(hair: NDArray[np.bool_], metres_per_px: float) -> float:
+    """0 for short hair … 1 for long, by the height of what is seen of it."""
+    rows = np.flatnonzero(hair.any(1))
+    height = np.ptp(rows) * metres_per_px if len(rows) else 0.0
+    return float(smoothstep(np.float64(height), *_LONG_HAIR_M))
+
+
+def _combed(sheet: NDArray[np.float32], strand_px: float) -> NDArray[np.float32]:
     """Strands longer than the patches they came from, as contrasty as before."""
-    longer = cv2.GaussianBlur(sheet, (0, 0), sigmaX=0.5, sigmaY=_STRAND_PX)[..., None]
+    longer = cv2.GaussianBlur(sheet, (0, 0), sigmaX=0.5, sigmaY=strand_px)[..., None]
     return longer * (sheet.std() / max(float(longer.std()), 1e-6))
 
 

@@ -241,12 +241,16 @@ def _occupancy(
     margin = np.minimum(margin, outline) + widened
     carved = _before_skin(points, view)
     if view.is_turned:
-        # What the far side looks like nobody saw; it is as bare as its mirror image, except for
-        # hair on the near surface, and what stands out beside the head for all to see.
+        # What the far side looks like nobody saw; it is as bare and as wide as its mirror image,
+        # but for hair on the near surface, and what stands out beside the head for all to see.
         on_surface = (label == HAIR) & (head > 0) & (np.abs(depth - head) < _SEEN_M)
         beside = (outline > 0) & (head == 0) & np.isin(label, (HAIR, CLOTHING))
-        mirrored = _before_skin(points * np.float32([-1, 1, 1]), view)
-        carved |= mirrored & ~on_surface & ~beside
+        mirrored = points * np.float32([-1, 1, 1])
+        guessed = ~on_surface & ~beside
+        carved |= _before_skin(mirrored, view) & guessed
+        is_far = points[:, 0] * view.camera.position[0] < 0
+        other = view.sample(view.distance, view.camera.project(mirrored)[0])
+        margin = np.where(guessed & is_far & ~is_body, np.minimum(margin, other), margin)
     if view.is_bald:
         carved |= points[:, 1] > _nape_height(points[:, 0])
     margin = np.where(carved, -config.voxel_m, margin)

@@ -27,10 +27,11 @@ from fc4d_ray.priors.shape.key_light import key_light
 from fc4d_ray.rendering.mesh import rasterize_mesh
 
 _FLESH = (
-    (Region.TONGUE, (0.42, 0.18, 0.17), 0.6),
+    (Region.TONGUE, (0.42, 0.18, 0.17), 0.75),
     (Region.MOUTH, (0.28, 0.10, 0.09), 0.8),
 )
-"""Colours inside the mouth, and how much darker each is at its back: a wet tongue glints."""
+"""Colours inside the mouth, and how much darker each is at its back: a tongue with an edge of
+its own there looks like a lip."""
 _NECKLINE_M, _NECKLINE_NEIGHBOURS, _NECKLINE_ROUNDS = 0.012, 48, 6
 _NECK_FOOT_Y, _NECK_HALF_WIDTH_M = -0.14, 0.075
 """The neck proper: the model's neck region reaches to the shoulders."""
@@ -38,6 +39,10 @@ _FEWEST_ON_NECK = 20
 _FORGETS, _HAIR_FORGETS = 1e-5, 0.05
 """How strongly, against a link of the membrane, unseen colour goes back to the usual one: within a
 few centimetres for hair, hardly at all for skin and clothing."""
+_TYPICAL_SAMPLE = 400
+"""Colours among which the most typical one is looked for."""
+_JAW_Y = -0.09
+"""Height of the jaw's edge: a shadow or a jewel on one side of the neck is none on the other."""
 _RING = np.array([0.25, 1.0, 0.25])
 """What a step sideways counts on a neck against one up or down."""
 
@@ -51,6 +56,11 @@ class Material(IntEnum):
     EYE = 4
     TEETH = 5
     MOUTH = 6
+
+
+_LIT = {Material.SKIN: 0.8, Material.HAIR: 0.5}
+"""How much of the light found on what is seen falls on the rest: hair has darker and lighter locks
+of its own."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +105,9 @@ def complete_surface_colour(
         rows = np.flatnonzero(material == kind)
         if len(rows):
             lit = light
-            if kind == Material.SKIN:
-                lit = light * key_light(sight.normals, colour, seen * (material == kind))
+            if kind in _LIT:
+                own = seen * (material == kind)
+                lit = light * key_light(sight.normals, colour, own, _LIT[kind])
             filled = _diffuse(vertices, material, colour / lit[:, None], seen, mirror, kind)
             result[rows] = (filled * lit[rows, None]).clip(0, 1)
     _paint_inner(result, vertices, region, colour, seen, material)
@@ -236,7 +247,7 @@ def _diffuse(vertices, material, colour, seen, mirror, kind) -> NDArray[np.float
     value = colour[rows].astype(float).copy()
     if kind in (Material.SKIN, Material.HAIR):
         partner = mirror[rows]
-        alike = (partner >= 0) & (material[partner] == kind)
+        alike = (partner >= 0) & (material[partner] == kind) & (points[:, 1] > _JAW_Y)
         lent = np.where(alike, seen[partner], 0.0) * 0.3
         use = lent > weight
         value[use], weight[use] = colour[partner[use]], lent[use]
@@ -246,7 +257,7 @@ def _diffuse(vertices, material, colour, seen, mirror, kind) -> NDArray[np.float
     pull = _FORGETS
     if kind == Material.HAIR:
         # Unseen hair begins at the rim, and the rim is mixed with what lies behind it.
-        usual, pull = np.median(value[weight > 0.5 * weight.max()], 0), _HAIR_FORGETS
+        usual, pull = _most_typical(value[weight > 0.5 * weight.max()]), _HAIR_FORGETS
     neighbours = min(10, len(rows))
     distance, index = cKDTree(points).query(points, neighbours)
     scale = np.median(distance[:, 1]) + 1e-9
@@ -258,6 +269,13 @@ def _diffuse(vertices, material, colour, seen, mirror, kind) -> NDArray[np.float
     system = (laplacian + diags(2.0 * weight + pull)).tocsc()
     right = 2.0 * weight[:, None] * value + pull * usual
     return np.stack([spsolve(system, right[:, c]) for c in range(3)], 1)
+
+
+def _most_typical(colours: NDArray[np.floating]) -> NDArray[np.float64]:
+    """The colour (3,) of (N, 3) that most others are near: never a mixture of two that occur."""
+    some = colours[:: max(1, len(colours) // _TYPICAL_SAMPLE)]
+    distance = np.linalg.norm(some[:, None] - some, axis=-1)
+    return some[np.sqrt(distance).sum(1).argmin()].astype(np.float64)
 
 
 def _paint_inner(result, vertices, region, colour, seen, material) -> None:

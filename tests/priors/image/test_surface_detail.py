@@ -12,8 +12,8 @@ from fc4d_ray.priors.image.surface_detail import (
 )
 
 METRES_PER_PX = 0.0012
-HAIR = {"coarsest_m": 0.007, "has_strands": True}
-SKIN = {"coarsest_m": 0.003, "has_strands": False}
+HAIR = {"coarsest_m": None}
+SKIN = {"coarsest_m": 0.003}
 
 
 def _stripes(angle_deg: float, size: int = 160) -> np.ndarray:
@@ -37,6 +37,16 @@ def test_strands_of_any_direction_run_down_the_sheet() -> None:
         along = np.abs(np.diff(grey, axis=0)).mean()
         across = np.abs(np.diff(grey, axis=1)).mean()
         assert across > 4 * along, f"{angle} degrees"
+
+
+def test_long_hair_hangs_in_longer_strands_than_short() -> None:
+    """Of the same picture, nearer: the more of the head hair covers, the longer it is."""
+
+    def strand_length(metres_per_px: float) -> float:
+        sheet = detail_sheet(_stripes(0), _all_hair(), metres_per_px, seed=0, **HAIR).mean(-1)
+        return float(np.abs(sheet).mean() / np.abs(np.diff(sheet, axis=0)).mean())
+
+    assert strand_length(0.35 / 160) > 1.3 * strand_length(0.18 / 160)
 
 
 def test_the_sheet_is_detail_around_zero_and_closes_round_the_head() -> None:

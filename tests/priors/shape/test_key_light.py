@@ -21,7 +21,7 @@ def test_the_side_that_faces_the_lamp_is_brighter_by_what_the_seen_side_tells() 
     lamp = np.array([-0.4, 0.1, 0.2])
     colour = _lit(normals, lamp)
     weight = (normals @ [0.6, 0, 0.8] > 0.3).astype(float)
-    light = key_light(normals, colour, weight)
+    light = key_light(normals, colour, weight, 0.8)
     seen = weight > 0
     truth = np.log(colour.mean(1))
     slope = np.polyfit(truth[seen], np.log(light[seen]), 1)[0]
@@ -39,10 +39,11 @@ def test_dark_features_are_no_shadow() -> None:
     colour = np.full((len(normals), 3), 0.6)
     beard = (normals[:, 1] < -0.5) & (normals[:, 2] > 0)
     colour[beard & (np.arange(len(normals)) % 3 == 0)] *= 0.3
-    light = key_light(normals, colour, (normals[:, 2] > 0).astype(float))
+    light = key_light(normals, colour, (normals[:, 2] > 0).astype(float), 1.0)
     assert np.abs(light - 1).max() < 0.1
 
 
 def test_too_little_skin_tells_nothing() -> None:
     normals = _sphere(50)
-    np.testing.assert_array_equal(key_light(normals, _lit(normals, normals[0]), np.ones(50)), 1.0)
+    lit = _lit(normals, normals[0])
+    np.testing.assert_array_equal(key_light(normals, lit, np.ones(50), 0.8), 1.0)

@@ -94,6 +94,22 @@ def test_thickness_is_measured(person, portrait, shell) -> None:
     assert 0.4 * person.hair_thickness_m < shell.hair_thickness_m < 1.3 * person.hair_thickness_m
 
 
+def test_hair_that_ends_above_the_ear_ends_so_on_the_hidden_side(person) -> None:
+    """What hides behind the face is bounded by the outline of its mirror image."""
+    turned = person.portrait(person.portrait_camera(40, 256, 22))
+    assert turned.camera.position[0] > 0
+    labels, matte = turned.labels.copy(), turned.matte.copy()
+    ear_row = turned.camera.project(np.zeros((1, 3)))[0][0, 1]
+    rows, columns = np.indices(labels.shape)
+    cut = (labels == HAIR) & (rows > ear_row) & (columns > turned.landmarks[8, 0])
+    labels[cut], matte[cut] = 0, 0
+    rig = person.head_rig
+    shell = grow_outer_shell(rig, rig.neutral, turned.camera, matte, labels, CONFIG)
+    hair = shell.vertices[shell.region == Region.HAIR]
+    low = hair[(hair[:, 1] > -0.05) & (hair[:, 1] < -0.02) & (hair[:, 2] < 0)]
+    assert low[:, 0].max() == pytest.approx(-low[:, 0].min(), abs=0.015)
+
+
 def test_the_back_of_the_hair_has_the_measured_depth(person, portrait, shell) -> None:
     """Nobody sees the back: it may be off by a centimetre or two, not by a head."""
     hair = shell.vertices[shell.region == Region.HAIR]

@@ -160,3 +160,41 @@ def test_the_rim_of_hair_does_not_colour_the_back_of_the_head(fitted, portrait, 
     behind = hair & (toward < np.percentile(toward[hair], 20))
     assert (rimmed.colour[hair & (rimmed.seen > 0.2)].max(0) > 0.5).all(), "the rim is seen"
     assert np.abs(rimmed.colour[behind] - flat.colour[behind]).mean() < 0.06
+
+
+def test_unseen_hair_of_two_colours_takes_one_of_them(fitted, portrait, head) -> None:
+    """A blue and yellow headscarf is not green behind."""
+    image = _flat(portrait.labels)
+    hair = portrait.labels == HAIR
+    left = np.arange(hair.shape[1]) < np.median(np.nonzero(hair)[1]) + 10
+    yellow = (230, 200, 40)
+    image[hair & ~left] = yellow
+    surface = _complete(fitted, portrait, image, head)
+    rows = surface.material == Material.HAIR
+    toward = fitted.rig.neutral @ (fitted.camera.position / np.linalg.norm(fitted.camera.position))
+    behind = rows & (toward < np.percentile(toward[rows], 15))
+    colour = surface.colour[behind] / surface.colour[behind].max(1, keepdims=True)
+    own = np.array([PAINT[HAIR], yellow], float)
+    own /= own.max(1, keepdims=True)
+    nearest = np.linalg.norm(colour[:, None] - own, axis=-1).min(1)
+    middle = np.linalg.norm(own[0] - own[1]) / 2
+    assert np.median(nearest) < 0.25 * middle
+
+
+def test_a_mark_on_one_side_of_the_neck_is_none_on_the_other(fitted, portrait, head) -> None:
+    image = _flat(portrait.labels)
+    chin = portrait.landmarks[8]
+    rows, columns = np.indices(portrait.labels.shape)
+    near = columns < chin[0] if fitted.camera.position[0] < 0 else columns > chin[0]
+    mark = (portrait.labels == SKIN) & (rows > chin[1] + 4) & near
+    assert mark.sum() > 30
+    image[mark] = (20, 20, 20)
+    surface = _complete(fitted, portrait, image, head)
+    skin = surface.material == Material.SKIN
+    neck = skin & (fitted.rig.region == Region.NECK) & (fitted.rig.neutral[:, 1] < -0.09)
+    partner = np.concatenate([head.mirror, np.full(len(fitted.rig.neutral) - len(head.mirror), -1)])
+    marked = neck & (surface.seen > 0.3) & (surface.colour.max(1) < 0.2)
+    across = partner[np.flatnonzero(marked)]
+    across = across[(across >= 0) & (surface.seen[across] < 0.02) & skin[across]]
+    assert len(across) > 5
+    assert np.median(surface.colour[across].max(1)) > 0.3
