@@ -39,6 +39,8 @@ class ShellConfig:
     """Greatest thickness of hair assumed where it cannot be measured (crown, nape)."""
     forward: float = 0.55
     """How far hair beside the face comes forward, as a share of its inflated thickness."""
+    forward_on_top: float = 0.9
+    """The same above the forehead: a profile slopes up from a fringe like a dome, not a cone."""
 
     def __post_init__(self) -> None:
         if not 0.002 <= self.voxel_m <= 0.02:
@@ -70,6 +72,8 @@ _LEAST_HAIR_SHARE = 0.003
 """Share of the crop below which hair, hats included, is noise: nothing stands on this head."""
 _ABOVE_EARS_Y = 0.03
 """Height in the head frame from which on hair is the head's own and not what hangs beside it."""
+_TOP_Y = (0.05, 0.11)
+"""Heights between which hair beside the face gives way to hair on top."""
 _BARE_CROWN = 0.04
 """Share of hair on the head above the ears below which hair elsewhere is none of this head's."""
 _HANGING_SHARE = 0.03
@@ -230,7 +234,9 @@ def _occupancy(
     behind = np.where(is_body, np.minimum(bulge, 0.11), bulge * (1 + (back_reach - 1) * large))
     if view.is_short:
         behind = behind * _nape_taper(points)
-    ahead = np.where(is_body, np.minimum(bulge, 0.10), bulge * (1 + (config.forward - 1) * large))
+    is_top = smoothstep(points[:, 1], *_TOP_Y)
+    forward = config.forward + (config.forward_on_top - config.forward) * is_top
+    ahead = np.where(is_body, np.minimum(bulge, 0.10), bulge * (1 + (forward - 1) * large))
     # Hair lying on the head hugs it; clothing and long hair may stand off.
     on_head = (head > 0) & ~is_body
     front_of_head = middle - head

@@ -13,7 +13,7 @@ from fc4d_ray.errors import ConfigError, FitFailed
 from fc4d_ray.evaluation.synthetic import surface_error_mm
 from fc4d_ray.heads.rig import Region
 from fc4d_ray.priors.shape.anny import AnnyShapeConfig, fit_person, render_views
-from fc4d_ray.priors.shape.bust import FADE_BOTTOM_Y, FADE_TOP_Y, HIGHEST_FADE_TOP_Y, presence
+from fc4d_ray.priors.shape.bust import FADE_BOTTOM_Y, FADE_TOP_Y, presence
 from fc4d_ray.priors.shape.surface_colour import Material
 from fc4d_ray.priors.shape.views import REFERENCE, ShapeView, read_cameras, read_views, write_views
 from fc4d_ray.rendering.mesh import rasterize_mesh
@@ -121,16 +121,6 @@ def test_the_bust_fades_below_the_shoulders_and_hair_does_not() -> None:
     np.testing.assert_allclose(presence(points), [1, 1, 0, 0, 1], atol=1e-6)
     line = presence(np.stack([np.zeros(50), np.linspace(-0.3, 0.1, 50), np.zeros(50)], 1))
     assert (np.diff(line) >= 0).all(), "more and more there, upwards"
-
-
-def test_the_fade_rises_towards_the_ends_of_the_shoulders() -> None:
-    radius = np.linspace(0, 0.3, 61)
-    for direction in ((1, 0), (-1, 0), (0, 1), (0, -1)):
-        x, z = np.outer(direction, radius)
-        line = presence(np.stack([x, np.full(61, -0.14), z], 1))
-        assert line[0] == 1 and line[-1] == 0
-        assert (np.diff(line) <= 1e-6).all()
-    assert presence(np.array([[0.4, HIGHEST_FADE_TOP_Y, 0.0]])) == 1
 
 
 def test_garbage_landmarks_fail_typed(head, portrait, shape_config) -> None:
