@@ -17,7 +17,7 @@ class ShapeStage:
 
     name = "shape"
     requires: tuple[str, ...] = ("ingest",)
-    version = "7"
+    version = "8"
 
     def __init__(self) -> None:
         self._head: AnnyHead | None = None

@@ -22,6 +22,7 @@ from fc4d_ray.heads.rig import HeadRig, Region
 from fc4d_ray.priors.shape.bust import presence
 from fc4d_ray.priors.shape.feature_alignment import align_features
 from fc4d_ray.priors.shape.fitting import FitConfig, HeadFit, fit_head
+from fc4d_ray.priors.shape.gaze import look_together
 from fc4d_ray.priors.shape.head_outline import follow_outline
 from fc4d_ray.priors.shape.lid_colour import lid_vertices, paint_lids
 from fc4d_ray.priors.shape.mouth_clearance import clear_mouth
@@ -79,6 +80,7 @@ def fit_person(
     inside = np.ones(matte.shape, bool) if inside is None else inside
     fit = fit_head(head, landmarks, portrait.shape[0], config.fit)
     bare = align_features(_rest_rig(head, fit), fit.camera, landmarks)
+    bare = look_together(bare, fit.camera, portrait, landmarks)
     bare = follow_outline(bare, fit.camera, matte, labels, inside)
     shell = grow_outer_shell(bare, bare.neutral, fit.camera, matte, labels, config.shell)
     shell = clear_mouth(shell, bare)
