@@ -103,17 +103,19 @@ def cost_table(rows: Sequence[Mapping[str, Any]]) -> str:
 def ceiling_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """What renders of the true people score against their own portraits."""
     header = [
-        "person", "0°", "±30°", "±45°", "lips part 0°, +30°, −30°", "eyes shut 0°, +30°, −30°",
-        "identity smiling 0°, +30°, −30°",
+        "person", "0°", "±30°", "±45°", "0° from +40°, −40°",
+        "lips part 0°, +30°, −30°", "eyes shut 0°, +30°, −30°", "identity smiling 0°, +30°, −30°",
     ]  # fmt: skip
     lines = []
     for row in rows:
-        identity, acted = (row["truth"]["measured"][key] for key in ("identity", "expressions"))
+        measured = row["truth"]["measured"]
+        identity, acted = measured["identity"], measured["expressions"]
         blinks = [fall and fall["mean"] for fall in acted["blink_fall"].values()]
         lines.append(
             [
                 row["name"],
                 *(_number(identity[f"id_distance_{angle}"], "{:.3f}") for angle in (0, 30, 45)),
+                _list(measured["turned"].values(), "{:.3f}", None),
                 _list(acted["lip_growth"].values(), "{:.2f}", None),
                 _list(blinks, "{:.0%}", None),
                 _list(acted["smile_distance"].values(), "{:.2f}", None),
@@ -166,15 +168,16 @@ def _legend() -> str:
     rules = "; ".join(f"{c.title} {c.rule}" for c in CRITERIA)
     return (
         f"Wanted: {rules}. {_MISSED.strip()} marks what misses its bound, {_NOTHING} what could "
-        "not be measured (no face found). The bounds at ±30° and ±45° are for portraits within "
-        "20° of frontal, that at the own angle for the others."
+        "not be measured (no face found). The bounds of 0.3 at 0°, of ±30° and of ±45° are for "
+        "portraits within 20° of frontal, those of the own angle and of 0.5 at 0° for the others."
     )
 
 
 def _ceiling_legend() -> str:
     return (
         "Where the detector finds no face on the true person, or does not see the true lips part "
-        "and the true eyes shut, the line above says nothing of the avatar."
+        "and the true eyes shut, the line above says nothing of the avatar. *0° from ±40°* is the "
+        "true person's distance from the front to a portrait of the same person from there."
     )
 
 

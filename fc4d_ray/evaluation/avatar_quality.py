@@ -27,6 +27,8 @@ SIZE = 512
 BACK_AZIMUTHS_DEG = (150, 165, 180, 195, 210)
 """From here nobody has a face."""
 EXPRESSION_AZIMUTHS_DEG = (0, 30, -30)
+TURNED_AZIMUTHS_DEG = (40, -40)
+"""From here a strongly turned portrait shows a person."""
 DIGITS = 4
 
 
@@ -117,12 +119,17 @@ def measure_person(
 ) -> dict[str, Any]:
     """``identity`` and ``expressions`` of ``measure_avatar`` on the person the portrait shows.
 
-    A detector that does not see a true eye shut says nothing of an avatar's.
+    A detector that does not see a true eye shut says nothing of an avatar's. ``turned`` is how far
+    the person from the front is from the same person seen from ``TURNED_AZIMUTHS_DEG``.
     """
     stills = PersonStills(person)
     return {
         "identity": identity_figures(photograph, reference, stills.at),
         "expressions": _expressions(stills, face_descriptor(photograph)),
+        "turned": {
+            f"{azimuth:+d}": _distance(face_descriptor(stills.at(azimuth)), stills.at(0))
+            for azimuth in TURNED_AZIMUTHS_DEG
+        },
     }
 
 

@@ -54,7 +54,8 @@ class Criterion:
 
 
 CRITERIA: tuple[Criterion, ...] = (
-    Criterion("id_0", "identity 0°", 0.30, "at most", "face"),
+    Criterion("id_0", "identity 0°", 0.30, "at most", "frontal"),
+    Criterion("id_0", "identity 0°, turned portrait", 0.50, "at most", "turned"),
     Criterion("id_30", "identity ±30°", 0.50, "at most", "frontal"),
     Criterion("id_45", "identity ±45°", 0.60, "at most", "frontal"),
     Criterion("id_own", "identity, own angle", 0.30, "at most", "turned"),
@@ -70,8 +71,12 @@ CRITERIA: tuple[Criterion, ...] = (
 
 
 def verdicts(summary: Mapping[str, Any]) -> dict[str, bool | None]:
-    """Verdict of every criterion by figure."""
-    return {criterion.figure: criterion.verdict(summary) for criterion in CRITERIA}
+    """Verdict by figure: that of the one criterion on it that applies, None if there is none."""
+    found: dict[str, bool | None] = dict.fromkeys(criterion.figure for criterion in CRITERIA)
+    for criterion in CRITERIA:
+        verdict = criterion.verdict(summary)
+        found[criterion.figure] = found[criterion.figure] if verdict is None else verdict
+    return found
 
 
 def missed(summary: Mapping[str, Any]) -> list[str]:

@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fc4d_ray.heads.landmark_embedding import embed_landmarks
+from fc4d_ray.heads.open_mouth import shape_open_mouth
 from fc4d_ray.heads.rig import HeadRig, Region
 from fc4d_ray.heads.teeth import make_mouth_bag, make_teeth
 
-FORMAT = 24
+FORMAT = 25
 """Raised whenever the cut or the reduction changes, so that an old cache is not read."""
 
 BUST_DEPTH_M = 0.42
@@ -33,9 +34,6 @@ N_IDENTITY = 110
 HEAD_LOCAL_CHANGES = (
     "cheek", "chin", "ear", "eye", "forehead", "head", "mouth", "neck", "nose", "eyebrows",
 )  # fmt: skip
-_JAW_ACTIONS, _JAW_WAY = ("jawOpen", "mouthClose"), 0.9
-"""Share of anny's widest opening, and of the closing of lips over it, that an action of 1 means:
-with 39 mm between the lips landmark detectors lose the lower one."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,6 @@ def build_anny_head() -> AnnyHead:
     labels = list(model.blendshape_labels)
     actions = np.stack([blendshapes[labels.index(f"facial_action:{n}")][kept] for n in names])
     actions = _to_head_frame(actions)
-    actions[[names.index(name) for name in _JAW_ACTIONS]] *= _JAW_WAY
     mirror = _mirror_map(mean)
     mean, identity = _symmetric(mean, mirror), identity
     neck_weight, pivot = _neck(model, kept, mean)
@@ -129,6 +126,10 @@ def build_anny_head() -> AnnyHead:
     landmark_faces, landmark_barycentric = embed_landmarks(
         bare.mean, bare.faces, region, jaw_motion > 0.35 * jaw_motion.max()
     )
+    shaped = shape_open_mouth(
+        bare.action_basis, names, bare.mean, bare.faces[landmark_faces], landmark_barycentric
+    )
+    bare = replace(bare, action_basis=shaped)
     landmarks = (bare.mean[bare.faces[landmark_faces]] * landmark_barycentric[..., None]).sum(1)
     inside = _mouth_interior(bare.mean, bare.faces, region, landmarks)
     blinks = [names.index("eyeBlinkLeft"), names.index("eyeBlinkRight")]
@@ -267,7 +268,8 @@ def _mouth_interior(
     front = lips[2] + (corners[2] - lips[2]) * share
     behind_lips = (np.linalg.norm(inward, axis=1) < 0.045) & (vertices[:, 2] < front - 0.008)
     behind_lips &= vertices[:, 1] < lips[1] + 0.013
-    return near & (region == Region.FACE) & (~shown | (behind_lips & (cosine > 0.3)))
+    own = (region == Region.FACE) | (throat & (region == Region.NECK))
+    return near & own & (~shown | (behind_lips & (cosine > 0.3)))
 
 
 def _align(population: NDArray, region: NDArray) -> NDArray:

@@ -43,7 +43,7 @@ def make_teeth(landmarks: NDArray[np.floating]) -> TeethRows:
     # the lips. The upper incisors' edges hang a little below the line where the lips meet; the
     # lower lip of an open mouth covers most of the lower ones.
     upper = _row(centre + np.array([0, -0.0035, -0.0105]), width * 0.50, height=0.0105, sign=1.0)
-    lower = _row(centre + np.array([0, -0.005, -0.013]), width * 0.47, height=0.0095, sign=-1.0)
+    lower = _row(centre + np.array([0, -0.0065, -0.013]), width * 0.47, height=0.0095, sign=-1.0)
     faces = _strip_faces()
     count = len(upper)
     mirror = np.arange(count).reshape(_ROWS, COLUMNS)[:, ::-1].ravel()

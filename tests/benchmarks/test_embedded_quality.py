@@ -46,6 +46,7 @@ def row() -> dict:
             "measured": {
                 "identity": {"id_distance_0": 0.125, "id_distance_30": 0.2, "id_distance_45": None},
                 "expressions": {"lip_growth": views, "blink_fall": blinks, "smile_distance": views},
+                "turned": {"+40": 0.31, "-40": None},
             },
         },
     }  # fmt: skip
@@ -86,7 +87,7 @@ def test_every_line_of_a_table_has_as_many_cells(load, row: dict) -> None:
 
 def test_people_have_no_verdict(load, row: dict) -> None:
     text = load("quality_tables").ceiling_table([row])
-    assert "| someone | 0.125 | 0.200 | – |" in text
+    assert "| someone | 0.125 | 0.200 | – | 0.310, – |" in text
     assert "✗" not in text and "50%, 50%, –" in text
 
 

@@ -32,14 +32,18 @@ def test_each_bound_is_checked(figure: str, value: float) -> None:
 
 
 def test_bounds_themselves_are_within() -> None:
-    at_bounds = GOOD | {c.figure: c.bound for c in CRITERIA}
-    assert missed(at_bounds) == []
+    for azimuth in (5.0, 40.0):
+        posed = GOOD | {"azimuth_deg": azimuth}
+        at_bounds = {c.figure: c.bound for c in CRITERIA if c.concerns(posed)}
+        assert missed(posed | at_bounds) == []
 
 
 def test_a_turned_portrait_answers_for_its_own_angle_instead() -> None:
     turned = GOOD | {"azimuth_deg": -43.0, "id_30": 0.9, "id_45": None, "id_own": 0.5}
     assert verdicts(turned)["id_30"] is None
     assert missed(turned) == ["identity, own angle"]
+    assert verdicts(turned | {"id_0": 0.45})["id_0"] is True, "as far off as ±30° for others"
+    assert verdicts(turned | {"id_0": 0.51})["id_0"] is False
 
 
 def test_what_could_not_be_measured_is_missed() -> None:

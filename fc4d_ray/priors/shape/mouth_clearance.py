@@ -13,6 +13,7 @@ import torch
 
 from fc4d_ray.heads.rig import HeadRig
 from fc4d_ray.priors.shape.outer_shell import OuterShell
+from fc4d_ray.priors.shape.shell_surface import compacted
 
 _CENTRE_M = np.array([0.0, -0.012, -0.036])
 """Of the open mouth, from the middle of the shut lips."""
@@ -23,13 +24,9 @@ def clear_mouth(shell: OuterShell, rig: HeadRig) -> OuterShell:
     """The shell without its triangles in the ellipsoid an open mouth lays bare."""
     lips = rig.landmarks(torch.from_numpy(rig.neutral)).numpy()[[62, 66]].mean(0)
     inside = np.square((shell.vertices - lips - _CENTRE_M) / _HALF_AXES_M).sum(1) < 1
-    kept = shell.faces[~inside[shell.faces].any(1)]
-    used = np.zeros(len(shell.vertices), bool)
-    used[kept] = True
-    index = np.cumsum(used) - 1
+    faces = shell.faces[~inside[shell.faces].any(1)]
+    used = np.unique(faces)
+    vertices, faces = compacted(shell.vertices, faces)
     return replace(
-        shell,
-        vertices=shell.vertices[used],
-        faces=index[kept].astype(shell.faces.dtype),
-        region=shell.region[used],
+        shell, vertices=vertices, faces=faces.astype(np.int32), region=shell.region[used]
     )

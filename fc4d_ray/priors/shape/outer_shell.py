@@ -22,6 +22,14 @@ from fc4d_ray.heads.rig import HeadRig, Region
 from fc4d_ray.images import smoothstep
 from fc4d_ray.portraits.regions import CLOTHING, HAIR, SKIN
 from fc4d_ray.priors.shape.hair_profile import fill_dents
+from fc4d_ray.priors.shape.shell_surface import (
+    pieces,
+    surface_of,
+    without_crumbs,
+    without_hidden,
+    without_scraps,
+    without_unseen_pieces,
+)
 from fc4d_ray.rendering.mesh import rasterize_mesh
 
 
@@ -85,10 +93,6 @@ _SMOOTHING_VOXELS = 1.1
 """Standard deviation of the blur before meshing: takes the voxels' steps out."""
 _ONE_KIND = 0.7
 """Share of hair from which on a piece of the shell is hair altogether."""
-_CRUMB = 0.01
-"""Separate pieces below this share of the whole are noise of the matte."""
-_CRUMB_VERTICES = 0.015
-"""The same for pieces of the finished surface, as a share of its vertices."""
 _OUTER_SKIN = (Region.FACE, Region.SCALP, Region.EAR, Region.NECK, Region.BUST)
 
 
@@ -105,14 +109,15 @@ def grow_outer_shell(
     grid, points = _grid(config.voxel_m)
     thickness = view.hair_thickness(config.max_hair_m)
     field, thin = _occupancy(points, view, thickness, config)
-    field = _keep_main_body(field.reshape(grid))
+    field = without_scraps(field.reshape(grid))
     # The blur would take away what is hardly wider than a voxel: locks, ribbons, a scarf's end.
     smooth = ndimage.gaussian_filter(field, _SMOOTHING_VOXELS)
     field = np.maximum(smooth, field * thin.reshape(grid))
-    vertices, faces = _surface(field, config.voxel_m)
+    vertices, faces = surface_of(field, config.voxel_m, _LOW)
     skin = np.isin(rig.region, _OUTER_SKIN)
-    vertices, faces = _drop_hidden(vertices, faces, rest, rig.faces[skin[rig.faces].all(1)])
-    vertices, faces = _drop_crumbs(vertices, faces)
+    vertices, faces = without_hidden(vertices, faces, rest, rig.faces[skin[rig.faces].all(1)])
+    vertices, faces = without_crumbs(vertices, faces)
+    vertices, faces = without_unseen_pieces(vertices, faces, rest, rig.faces)
     region = _shell_regions(vertices, faces, view)
     return OuterShell(vertices.astype(np.float32), faces.astype(np.int32), region, thickness)
 
@@ -309,76 +314,6 @@ def _middle_plane(
     return middle, float(reach / radius)
 
 
-def _keep_main_body(field: NDArray[np.float32]) -> NDArray[np.float32]:
-    labels, count = ndimage.label(field > 0.5)
-    if count > 1:
-        sizes = ndimage.sum_labels(field > 0.5, labels, np.arange(1, count + 1))
-        small = np.flatnonzero(sizes < _CRUMB * sizes.sum()) + 1
-        field = np.where(np.isin(labels, small), 0, field)
-    return field
-
-
-def _surface(field: NDArray, voxel: float) -> tuple[NDArray, NDArray]:
-    from skimage.measure import marching_cubes
-
-    padded = np.pad(field, 1)
-    if padded.max() <= 0.5:
-        return np.zeros((0, 3)), np.zeros((0, 3), int)
-    vertices, faces, _, _ = marching_cubes(padded, 0.5)
-    vertices = _smooth((vertices - 1) * voxel + _LOW, faces, rounds=6)
-    return vertices, faces[:, ::-1]
-
-
-def _smooth(vertices: NDArray, faces: NDArray, rounds: int) -> NDArray:
-    """Taubin smoothing: takes the voxel steps out without shrinking."""
-    from scipy.sparse import coo_matrix, diags
-
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    count = len(vertices)
-    adjacency = coo_matrix((np.ones(len(edges)), tuple(edges.T)), shape=(count, count)).tocsr()
-    adjacency = ((adjacency + adjacency.T) > 0).astype(float)
-    degree = np.asarray(adjacency.sum(1)).ravel()
-    average = diags(1 / np.maximum(degree, 1)) @ adjacency
-    for _ in range(rounds):
-        for step in (0.5, -0.53):
-            vertices = vertices + step * (average @ vertices - vertices)
-    return vertices
-
-
-def _drop_hidden(vertices, faces, rest, head_faces) -> tuple[NDArray, NDArray]:
-    """Remove shell faces well inside the head: no camera will ever see them."""
-    from scipy.spatial import cKDTree
-
-    if not len(faces):
-        return vertices, faces
-    normals = np.cross(
-        rest[head_faces[:, 1]] - rest[head_faces[:, 0]],
-        rest[head_faces[:, 2]] - rest[head_faces[:, 0]],
-    )
-    normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12
-    centres = rest[head_faces].mean(1)
-    _, nearest = cKDTree(centres).query(vertices)
-    height = ((vertices - centres[nearest]) * normals[nearest]).sum(1)
-    return _compacted(vertices, faces[(height[faces] > -0.006).any(1)])
-
-
-def _drop_crumbs(vertices: NDArray, faces: NDArray) -> tuple[NDArray, NDArray]:
-    """Remove small separate pieces: an end of a ribbon or collar whose rest the matte lost."""
-    if not len(faces):
-        return vertices, faces
-    piece = _pieces(len(vertices), faces)
-    large = np.bincount(piece) > _CRUMB_VERTICES * len(vertices)
-    return _compacted(vertices, faces[large[piece[faces[:, 0]]]])
-
-
-def _compacted(vertices: NDArray, faces: NDArray) -> tuple[NDArray, NDArray]:
-    """Without the vertices that no face uses."""
-    kept = np.unique(faces)
-    index = np.full(len(vertices), -1)
-    index[kept] = np.arange(len(kept))
-    return vertices[kept], index[faces]
-
-
 def _shell_regions(vertices: NDArray, faces: NDArray, view: _SilhouetteView) -> NDArray[np.uint8]:
     """Hair or clothing, by the label of the pixel a vertex projects to, hidden or not.
 
@@ -399,17 +334,7 @@ def _shell_regions(vertices: NDArray, faces: NDArray, view: _SilhouetteView) -> 
     hair = (at_pixel == HAIR) & (vertices[:, 1] > -0.24)
     own = view.sample(view.labels, pixels, order=0)
     hair |= (vertices[:, 1] > _NAPE_Y) & (own != CLOTHING)
-    piece = _pieces(len(vertices), faces)
+    piece = pieces(len(vertices), faces)
     share = np.bincount(piece, hair) / np.bincount(piece)
     hair |= share[piece] > _ONE_KIND
     return np.where(hair, Region.HAIR, Region.CLOTHING).astype(np.uint8)
-
-
-def _pieces(count: int, faces: NDArray) -> NDArray[np.intp]:
-    """Number (V,) of the connected piece of the surface that each vertex belongs to."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    edges = np.concatenate([faces[:, :2], faces[:, 1:]])
-    graph = coo_matrix((np.ones(len(edges)), tuple(edges.T)), shape=(count, count))
-    return connected_components(graph, directed=False)[1]

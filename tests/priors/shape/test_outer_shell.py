@@ -19,9 +19,9 @@ from fc4d_ray.portraits.regions import HAIR, SKIN
 from fc4d_ray.priors.shape.outer_shell import (
     OuterShell,
     ShellConfig,
-    _drop_crumbs,
     grow_outer_shell,
 )
+from fc4d_ray.priors.shape.shell_surface import without_crumbs, without_unseen_pieces
 from fc4d_ray.rendering.mesh import rasterize_mesh
 
 CONFIG = ShellConfig(voxel_m=0.008)
@@ -163,11 +163,30 @@ def test_scraps_of_the_surface_are_dropped() -> None:
     quads = np.stack([grid[:-1, :-1], grid[1:, :-1], grid[1:, 1:]], -1).reshape(-1, 3)
     vertices = np.random.default_rng(0).normal(size=(403, 3))
     used = np.unique(quads)
-    kept, faces = _drop_crumbs(vertices, np.concatenate([quads, [[400, 401, 402]]]))
+    kept, faces = without_crumbs(vertices, np.concatenate([quads, [[400, 401, 402]]]))
     np.testing.assert_array_equal(kept, vertices[used])
     np.testing.assert_array_equal(kept[faces], vertices[quads])
-    both, _ = _drop_crumbs(vertices[:6], np.array([[0, 1, 2], [3, 4, 5]]))
+    both, _ = without_crumbs(vertices[:6], np.array([[0, 1, 2], [3, 4, 5]]))
     assert len(both) == 6, "a small shell of two pieces keeps both"
+
+
+def test_pieces_inside_the_head_are_dropped(person) -> None:
+    rig = person.head_rig
+    ball = np.array(
+        [[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]], np.float64
+    )
+    sides = np.array(
+        [[0, 2, 4], [2, 1, 4], [1, 3, 4], [3, 0, 4], [2, 0, 5], [1, 2, 5], [3, 1, 5], [0, 3, 5]]
+    )
+    inside, outside = ball * 0.02 + [0, 0.03, 0], ball * 0.05 + [0, 0.2, 0]
+    vertices, faces = without_unseen_pieces(
+        np.concatenate([inside, outside]),
+        np.concatenate([sides, sides + 6]),
+        rig.neutral,
+        rig.faces,
+    )
+    np.testing.assert_array_equal(vertices, outside)
+    assert len(faces) == 8
 
 
 def test_short_hair_is_hair_down_to_its_edge(shell: OuterShell) -> None:
