@@ -134,9 +134,10 @@ def test_a_clip_cut_short_is_named_and_costs_no_checkpoint(
     assert torch.equal(result.gaussians.sh0, expected.gaussians.sh0)
 
 
-def test_the_mark_covers_seed_options_pictures_and_splats(make_frames, make_splats) -> None:
-    def mark(config=CONFIG, seed=3, frames=None, splats=None) -> str:
-        return fingerprint(config, seed, frames or make_frames(32), splats or make_splats(400))
+def test_the_mark_covers_seed_options_pictures_splats_and_folds(make_frames, make_splats) -> None:
+    def mark(config=CONFIG, seed=3, frames=None, splats=None, grown=None) -> str:
+        frames, splats = frames or make_frames(32), splats or make_splats(400)
+        return fingerprint(config, seed, frames, splats, grown)
 
     tinted = make_frames(32, tints=np.full((6, 3), 0.05))
     others = [
@@ -145,6 +146,8 @@ def test_the_mark_covers_seed_options_pictures_and_splats(make_frames, make_spla
         mark(frames=tinted),
         mark(frames=make_frames(32, stretches=(0.0, 0.2))),
         mark(splats=make_splats(401)),
+        mark(grown=np.full(320, 1.0)),
+        mark(grown=np.full(320, 2.0)),
     ]
     assert mark() == mark()
-    assert len({mark(), *others}) == 6
+    assert len({mark(), *others}) == 8

@@ -28,7 +28,7 @@ from fc4d_ray.priors.image.surface_detail import (
     is_headwear,
     wrap_sheet,
 )
-from fc4d_ray.priors.shape.surface_colour import Material, without_borders
+from fc4d_ray.priors.shape.surface_colour import JAW_Y, Material, without_borders
 from fc4d_ray.priors.shape.views import REFERENCE, ShapeView
 from fc4d_ray.warping import (
     DEPTH_TOLERANCE,
@@ -47,9 +47,6 @@ _TURNED_DEG = 12.0
 _SQUARE_COSINE = 0.55
 """From this cosine of view and surface on a misfit stays as small as it is."""
 
-
-_JAW_Y_M = -0.09
-"""Height of the jaw's edge in the head frame: only above it are the head's sides alike."""
 
 _WEAVE_M, _PORES_M = 0.002, 0.003
 """Coarsest structure of synthesised headwear (folds cannot be continued) and of skin."""
@@ -257,8 +254,7 @@ def _mirrored_detail(
     pixels, distance = project(points, reference.camera)
     seen = closest_depth(reference.depth, pixels, distance)
     visible = (depth > 0) & (seen > 0) & ((seen - distance).abs() < 1.5 * tolerance)
-    # A necklace or a shadow on one side of the neck is none on the other.
-    visible &= points[..., 1] > _JAW_Y_M
+    visible &= points[..., 1] > JAW_Y
     trust = reference.trust
     is_hair = torch.zeros_like(trust)
     if reference.material is not None:

@@ -41,8 +41,9 @@ _FORGETS, _HAIR_FORGETS = 1e-5, 0.05
 few centimetres for hair, hardly at all for skin and clothing."""
 _TYPICAL_SAMPLE = 400
 """Colours among which the most typical one is looked for."""
-_JAW_Y = -0.09
-"""Height of the jaw's edge: a shadow or a jewel on one side of the neck is none on the other."""
+JAW_Y = -0.09
+"""Height of the jaw's edge in the head frame: only above it are a head's sides alike. A shadow or a
+jewel on one side of the neck is none on the other."""
 _RING = np.array([0.25, 1.0, 0.25])
 """What a step sideways counts on a neck against one up or down."""
 
@@ -247,7 +248,7 @@ def _diffuse(vertices, material, colour, seen, mirror, kind) -> NDArray[np.float
     value = colour[rows].astype(float).copy()
     if kind in (Material.SKIN, Material.HAIR):
         partner = mirror[rows]
-        alike = (partner >= 0) & (material[partner] == kind) & (points[:, 1] > _JAW_Y)
+        alike = (partner >= 0) & (material[partner] == kind) & (points[:, 1] > JAW_Y)
         lent = np.where(alike, seen[partner], 0.0) * 0.3
         use = lent > weight
         value[use], weight[use] = colour[partner[use]], lent[use]
