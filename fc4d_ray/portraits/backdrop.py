@@ -38,9 +38,26 @@ def continued_backdrop(
 
     All 0 where the background is no smooth one.
     """
+    squares, smoothness = backdrop_deviation(image, texture, weights)
+    alike = np.clip(1 - (squares - _USUAL_SQUARES) / (2 * _USUAL_SQUARES), 0, 1)
+    lightness = _lab(image.astype(np.float32) / 255)[..., 0]
+    lit = smoothstep(lightness, *_SHADOW_LIGHTNESS)
+    return (smoothness * alike * lit).astype(np.float32)
+
+
+def backdrop_deviation(
+    image: NDArray[np.uint8],  # (s, s, 3) RGB
+    texture: NDArray[np.floating],  # (s, s) log of the local spread
+    weights: NDArray[np.floating],  # (s, s) 0-1, how surely a pixel is background
+) -> tuple[NDArray[np.float64], float]:
+    """How far each pixel is from the backdrop continued to its place, and how smooth that is.
+
+    Deviations (s, s) are squares of colour and texture in the backdrop's own spreads; smoothness
+    goes from 0, where the background is no smooth one or hardly any is seen, to 1.
+    """
     sure = weights > 0.5 * max(float(weights.max()), 1e-9)
     if sure.sum() < 4 * (DEGREE + 1) ** 2:
-        return np.zeros(weights.shape, np.float32)
+        return np.zeros(weights.shape), 0.0
     colours = _lab(image.astype(np.float32) / 255)
     residual = np.linalg.norm(colours - _lab(_continued(image, weights)), axis=-1)
     typical = float(np.median(residual[sure]))
@@ -48,9 +65,7 @@ def continued_backdrop(
     spread = max(_LEAST_SPREAD_LAB, typical)
     rough = np.clip(texture - np.quantile(texture[sure], 0.95), 0, None)
     squares = np.square(residual / spread) + np.square(rough / _TEXTURE_SPREAD)
-    alike = np.clip(1 - (squares - _USUAL_SQUARES) / (2 * _USUAL_SQUARES), 0, 1)
-    lit = smoothstep(colours[..., 0], *_SHADOW_LIGHTNESS)
-    return (smoothness * alike * lit).astype(np.float32)
+    return squares, float(smoothness)
 
 
 def _continued(image: NDArray[np.uint8], weights: NDArray[np.floating]) -> NDArray[np.float32]:

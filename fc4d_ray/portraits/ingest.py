@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fc4d_ray.portraits.attached import with_attached_parts
 from fc4d_ray.portraits.bare_scalp import without_imagined_hair
 from fc4d_ray.portraits.config import IngestConfig
 from fc4d_ray.portraits.crop import CropFrame, frame_crop, inside_source, map_box, map_points, warp
@@ -80,6 +81,7 @@ def ingest_portrait(
     if own_alpha is not None:
         matte, confidence, source = own_alpha, 1.0, "alpha"
     else:
+        regions = with_attached_parts(regions, image, inside)
         computed = compute_matte(image, regions, inside)
         matte, confidence, source = computed.alpha, computed.confidence, "segmentation"
     if confidence < LOW_CONFIDENCE:

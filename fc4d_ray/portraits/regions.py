@@ -165,13 +165,17 @@ def _lab(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 def _features(image: NDArray[np.uint8], prior: GeometryPrior) -> NDArray[np.float32]:
     """(s * s, 6): head x, head y, L, a, b, log texture."""
     lab = _lab(cv2.bilateralFilter(image, 5, 18.0, 2.0))
+    stacked = np.concatenate([prior.head_xy, lab, local_texture(image)[..., None]], -1)
+    return stacked.reshape(-1, stacked.shape[-1]).astype(np.float32)
+
+
+def local_texture(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Logarithm (s, s) of the spread of CIELAB lightness around each pixel."""
     lightness = _lab(image)[..., 0]
     mean = cv2.blur(lightness, (5, 5))
     variance = np.maximum(cv2.blur(lightness**2, (5, 5)) - mean**2, 0)
     # The smallest spread nearby: a lone contour then leaves no textured halo beside it.
-    texture = 0.5 * np.log(cv2.erode(variance, np.ones((7, 7), np.uint8)) + 0.5)
-    stacked = np.concatenate([prior.head_xy, lab, texture[..., None]], -1)
-    return stacked.reshape(-1, stacked.shape[-1]).astype(np.float32)
+    return 0.5 * np.log(cv2.erode(variance, np.ones((7, 7), np.uint8)) + 0.5)
 
 
 def _first_samples(

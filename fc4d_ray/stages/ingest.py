@@ -27,7 +27,7 @@ class IngestStage:
 
     name = "ingest"
     requires: tuple[str, ...] = ()
-    version = "8"
+    version = "9"
 
     def __init__(self) -> None:
         self._models = FaceModels()

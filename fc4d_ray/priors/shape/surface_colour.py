@@ -41,6 +41,8 @@ _FORGETS, _HAIR_FORGETS = 1e-5, 0.05
 few centimetres for hair, hardly at all for skin and clothing."""
 _TYPICAL_SAMPLE = 400
 """Colours among which the most typical one is looked for."""
+_ALIKE = 0.08
+"""Standard deviation, of full scale 1, within which colours are shades of one."""
 JAW_Y = -0.09
 """Height of the jaw's edge in the head frame: only above it are a head's sides alike. A shadow or a
 jewel on one side of the neck is none on the other."""
@@ -275,8 +277,10 @@ def _diffuse(vertices, material, colour, seen, mirror, kind) -> NDArray[np.float
 def _most_typical(colours: NDArray[np.floating]) -> NDArray[np.float64]:
     """The colour (3,) of (N, 3) that most others are near: never a mixture of two that occur."""
     some = colours[:: max(1, len(colours) // _TYPICAL_SAMPLE)]
-    distance = np.linalg.norm(some[:, None] - some, axis=-1)
-    return some[np.sqrt(distance).sum(1).argmin()].astype(np.float64)
+    squares = np.square(some[:, None] - some).sum(-1)
+    crowd = np.exp(-squares / (2 * _ALIKE**2)).sum(1)
+    weight = np.exp(-squares[crowd.argmax()] / (2 * _ALIKE**2))
+    return (weight[:, None] * some).sum(0) / weight.sum()
 
 
 def _paint_inner(result, vertices, region, colour, seen, material) -> None:
