@@ -102,6 +102,7 @@ def test_lids_fold_and_cheeks_do_not(rig) -> None:
     assert np.minimum(to_eyes, to_lips)[folds].max() < 0.065, "the sockets' depths included"
     lids = widest_poses(rig, ({"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0},), 2.0)[0] >= 0
     assert folds[lids].all()
+    assert (folds & (grown < 1.8)).sum() > 20, "a lid's edge folds too, which grows less"
     nose = np.linalg.norm(centres - marks[30], axis=1) < 0.02
     assert nose.sum() > 50 and not folds[nose].any()
 
