@@ -23,9 +23,10 @@ from fc4d_ray.errors import ConfigError
 from fc4d_ray.images import smoothstep
 from fc4d_ray.portraits.regions import HAIR, SKIN
 from fc4d_ray.priors.image.surface_detail import (
-    detail_sheet,
     even_skin,
     is_headwear,
+    strand_sheet,
+    texture_sheet,
     wrap_sheet,
 )
 from fc4d_ray.priors.shape.surface_colour import JAW_Y, Material, without_borders
@@ -130,14 +131,12 @@ def complete_views(
     has_cloth = is_headwear(picture, sure_hair)
     calm_skin = even_skin(picture, labels == SKIN, metres_per_px)
     sheets = {
-        Material.HAIR: detail_sheet(
-            picture,
-            sure_hair,
-            metres_per_px,
-            seed,
-            coarsest_m=_WEAVE_M if has_cloth else None,
+        Material.HAIR: (
+            texture_sheet(picture, sure_hair, metres_per_px, seed, coarsest_m=_WEAVE_M)
+            if has_cloth
+            else strand_sheet(picture, sure_hair, metres_per_px, seed)
         ),
-        Material.SKIN: detail_sheet(picture, calm_skin, metres_per_px, seed, coarsest_m=_PORES_M),
+        Material.SKIN: texture_sheet(picture, calm_skin, metres_per_px, seed, coarsest_m=_PORES_M),
     }
     back_view = max(
         (v for v in views if v.name != REFERENCE), key=lambda v: _turn_from(v, reference)

@@ -30,22 +30,44 @@ _COLOURFUL = 10.0
 _HEADWEAR_SHARE = 0.2
 
 
-def detail_sheet(
+def strand_sheet(
+    image: NDArray[np.float32],  # [S, S, 3] 0…1
+    hair: NDArray[np.bool_],  # [S, S] pixels surely of hair
+    metres_per_px: float,
+    seed: int,
+) -> NDArray[np.float32] | None:
+    """Detail (SHEET_HEIGHT, SHEET_WIDTH, 3) of hair whose strands run down the sheet.
+
+    Around 0 and periodic in x; None for too little hair. Short hair stands in tufts, long hair
+    hangs.
+    """
+    longness = _longness(hair, metres_per_px)
+    coarsest_m = float(np.interp(longness, (0, 1), _STRAND_WIDTH_M))
+    strand_px = float(np.interp(longness, (0, 1), _STRAND_PX))
+    return _detail_sheet(image, hair, metres_per_px, seed, coarsest_m, strand_px)
+
+
+def texture_sheet(
     image: NDArray[np.float32],  # [S, S, 3] 0…1
     sure: NDArray[np.bool_],  # [S, S] pixels surely of the material
     metres_per_px: float,
     seed: int,
     *,
-    coarsest_m: float | None,
+    coarsest_m: float,
 ) -> NDArray[np.float32] | None:
-    """Detail (SHEET_HEIGHT, SHEET_WIDTH, 3) around 0, periodic in x; None for too little of it.
+    """The same of a material without a direction; structure coarser than ``coarsest_m`` is left
+    out."""
+    return _detail_sheet(image, sure, metres_per_px, seed, coarsest_m, strand_px=None)
 
-    Structure coarser than ``coarsest_m`` is left out; None stands for hair, whose patches are
-    turned so that strands run down the sheet. All others are turned at random.
-    """
-    has_strands = coarsest_m is None
-    length = _longness(sure, metres_per_px) if has_strands else 0.0
-    coarsest_m = float(np.interp(length, (0, 1), _STRAND_WIDTH_M)) if has_strands else coarsest_m
+
+def _detail_sheet(
+    image: NDArray,
+    sure: NDArray,
+    metres_per_px: float,
+    seed: int,
+    coarsest_m: float,
+    strand_px: float | None,  # None: patches are turned at random
+) -> NDArray[np.float32] | None:
     sheet_px = SHEET_HEIGHT_M / SHEET_HEIGHT
     patch = round(0.022 / metres_per_px)
     patch = max(9, patch | 1)
@@ -54,7 +76,7 @@ def detail_sheet(
     rows, columns = np.nonzero(room > 0.55 * patch)
     if len(rows) < 50:
         return None
-    angle = _strand_angle(image, sure, patch) if has_strands else None
+    angle = None if strand_px is None else _strand_angle(image, sure, patch)
     generator = np.random.default_rng(seed)
     size = max(8, round(patch * metres_per_px / sheet_px))
     window = np.outer(np.hanning(size + 2), np.hanning(size + 2))[1:-1, 1:-1].astype(np.float32)
@@ -73,8 +95,8 @@ def detail_sheet(
             energy[down, at] += window[..., None] ** 2
     # Dividing by the root of the energy keeps the contrast that plain averaging would lose.
     sheet = (total / np.sqrt(energy))[:SHEET_HEIGHT].mean(-1, keepdims=True)
-    if has_strands:
-        sheet = _combed(sheet, float(np.interp(length, (0, 1), _STRAND_PX)))
+    if strand_px is not None:
+        sheet = _combed(sheet, strand_px)
     # Lightness alone: neighbouring colours of headwear would be speckles.
     return sheet.clip(-0.35, 0.35).repeat(3, -1)
 

@@ -5,15 +5,14 @@ import numpy as np
 from fc4d_ray.priors.image.surface_detail import (
     SHEET_HEIGHT,
     SHEET_WIDTH,
-    detail_sheet,
     even_skin,
     is_headwear,
+    strand_sheet,
+    texture_sheet,
     wrap_sheet,
 )
 
 METRES_PER_PX = 0.0012
-HAIR = {"coarsest_m": None}
-SKIN = {"coarsest_m": 0.003}
 
 
 def _stripes(angle_deg: float, size: int = 160) -> np.ndarray:
@@ -32,7 +31,7 @@ def _all_hair(size: int = 160) -> np.ndarray:
 
 def test_strands_of_any_direction_run_down_the_sheet() -> None:
     for angle in (0, 30, 90, 140):
-        sheet = detail_sheet(_stripes(angle), _all_hair(), METRES_PER_PX, seed=0, **HAIR)
+        sheet = strand_sheet(_stripes(angle), _all_hair(), METRES_PER_PX, seed=0)
         grey = sheet.mean(-1)
         along = np.abs(np.diff(grey, axis=0)).mean()
         across = np.abs(np.diff(grey, axis=1)).mean()
@@ -43,14 +42,14 @@ def test_long_hair_hangs_in_longer_strands_than_short() -> None:
     """Of the same picture, nearer: the more of the head hair covers, the longer it is."""
 
     def strand_length(metres_per_px: float) -> float:
-        sheet = detail_sheet(_stripes(0), _all_hair(), metres_per_px, seed=0, **HAIR).mean(-1)
+        sheet = strand_sheet(_stripes(0), _all_hair(), metres_per_px, seed=0).mean(-1)
         return float(np.abs(sheet).mean() / np.abs(np.diff(sheet, axis=0)).mean())
 
     assert strand_length(0.35 / 160) > 1.3 * strand_length(0.18 / 160)
 
 
 def test_the_sheet_is_detail_around_zero_and_closes_round_the_head() -> None:
-    sheet = detail_sheet(_stripes(20), _all_hair(), METRES_PER_PX, seed=0, **HAIR)
+    sheet = strand_sheet(_stripes(20), _all_hair(), METRES_PER_PX, seed=0)
     assert sheet.shape == (SHEET_HEIGHT, SHEET_WIDTH, 3)
     assert abs(sheet.mean()) < 0.01
     assert 0.05 < sheet.std() < 0.2
@@ -60,21 +59,21 @@ def test_the_sheet_is_detail_around_zero_and_closes_round_the_head() -> None:
 
 def test_flat_hair_gives_flat_detail_and_little_hair_none() -> None:
     flat = np.full((160, 160, 3), 0.3, np.float32)
-    assert np.abs(detail_sheet(flat, _all_hair(), METRES_PER_PX, seed=0, **HAIR)).max() < 1e-3
+    assert np.abs(strand_sheet(flat, _all_hair(), METRES_PER_PX, seed=0)).max() < 1e-3
     few = np.zeros((160, 160), bool)
     few[80:86, 80:86] = True
-    assert detail_sheet(flat, few, METRES_PER_PX, seed=0, **HAIR) is None
+    assert strand_sheet(flat, few, METRES_PER_PX, seed=0) is None
 
 
 def test_equal_seeds_give_equal_sheets() -> None:
     one, two, other = (
-        detail_sheet(_stripes(20), _all_hair(), METRES_PER_PX, seed=s, **HAIR) for s in (3, 3, 4)
+        strand_sheet(_stripes(20), _all_hair(), METRES_PER_PX, seed=s) for s in (3, 3, 4)
     )
     assert one.tobytes() == two.tobytes() != other.tobytes()
 
 
 def test_wrapping_depends_on_the_place_alone_and_has_no_seam_behind() -> None:
-    sheet = detail_sheet(_stripes(20), _all_hair(), METRES_PER_PX, seed=0, **HAIR)
+    sheet = strand_sheet(_stripes(20), _all_hair(), METRES_PER_PX, seed=0)
     points = np.random.default_rng(0).uniform(-0.1, 0.1, (6, 5, 3))
     wrapped = wrap_sheet(sheet, points)
     assert wrapped.shape == (6, 5, 3)
@@ -86,7 +85,7 @@ def test_wrapping_depends_on_the_place_alone_and_has_no_seam_behind() -> None:
 
 
 def test_skin_has_no_direction() -> None:
-    sheet = detail_sheet(_stripes(0), _all_hair(), METRES_PER_PX, seed=0, **SKIN)
+    sheet = texture_sheet(_stripes(0), _all_hair(), METRES_PER_PX, seed=0, coarsest_m=0.003)
     grey = sheet.mean(-1)
     along, across = (np.abs(np.diff(grey, axis=axis)).mean() for axis in (0, 1))
     assert 0.8 < along / across < 1.25
