@@ -37,7 +37,7 @@ def with_attached_parts(
     image: NDArray[np.uint8],  # (S, S, 3)
     inside: NDArray[np.bool_],  # (S, S), False where the crop shows nothing of the source
 ) -> Regions:
-    """``regions`` with such parts labelled as what they touch, hair or clothing."""
+    """``regions`` with such parts labelled hair or clothing, whichever near them looks alike."""
     side = len(regions.probabilities)
     small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
     valid = cv2.resize(inside.astype(np.uint8), (side, side), interpolation=cv2.INTER_AREA) > 0
